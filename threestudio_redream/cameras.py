@@ -82,7 +82,9 @@ def focal_length(fovy_deg: ArrayLike, height: int) -> Array:
     return np.asarray(0.5 * height / np.tan(0.5 * np.deg2rad(np.asarray(fovy_deg, np.float64))), np.float32)
 
 
-def pixel_rays(c2w: ArrayLike, fovy_deg: ArrayLike, height: int, width: int, *, normalize: bool = True) -> tuple[Array, Array]:
+def pixel_rays(
+    c2w: ArrayLike, fovy_deg: ArrayLike, height: int, width: int, *, normalize: bool = True
+) -> tuple[Array, Array]:
     """World-space rays through every pixel centre.
 
     Args:
@@ -98,7 +100,11 @@ def pixel_rays(c2w: ArrayLike, fovy_deg: ArrayLike, height: int, width: int, *, 
     row = (np.arange(height, dtype=np.float32) + 0.5 - 0.5 * height)[None, :, None]
     shape = (c2w.shape[0], height, width)
     local = np.stack(
-        [np.broadcast_to(column / focal, shape), np.broadcast_to(-row / focal, shape), np.full(shape, -1.0, np.float32)],
+        [
+            np.broadcast_to(column / focal, shape),
+            np.broadcast_to(-row / focal, shape),
+            np.full(shape, -1.0, np.float32),
+        ],
         axis=-1,
     )
     rays_d = np.einsum("bhwi,bji->bhwj", local, c2w[:, :3, :3])

@@ -44,11 +44,11 @@ class AssetLimitError(AssetError):
     """A 3D file is larger than a cap of :class:`threestudio_redream.assets.Limits`."""
 
 
-class ConfigError(RedreamError, ValueError):
+class ConfigError(RedreamError, ValueError, TypeError):
     """A configuration value or key is wrong."""
 
 
-class RegistryError(RedreamError, KeyError):
+class RegistryError(RedreamError, KeyError, ValueError):
     """A name is not registered, or is registered twice."""
 
     def __str__(self) -> str:  # KeyError would show the repr of the message

@@ -1,1 +1,1 @@
-"""."""
+"""Geometry of this project: initialisers and prior losses."""

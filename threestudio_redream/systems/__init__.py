@@ -1,1 +1,1 @@
-"""."""
+"""Systems: the classes a configuration names as ``system_type``."""

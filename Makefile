@@ -1,0 +1,66 @@
+# `make` alone lists the targets. Every target makes .venv first if it has to; repeating is safe and quick.
+#
+#   make run                      fit a field to a small built-in mesh: turntable, textured GLB
+#   make run MESH=chair.glb       the same for your own file
+#   make test                     the test suite (ARGS="-k raster" is passed to pytest)
+#   make setup                    only the set-up: torch's CPU build, no CUDA libraries
+#   make setup TORCH=cuda         on a machine with an NVIDIA GPU, once; later targets keep the choice
+#   make setup TORCH=cu126        a given PyTorch build instead (cu126, cu130, rocm6.4, xpu; Windows: use this)
+#   make setup EXTRAS=gpu-raster  extras beside the base: cuda, gpu-raster (several with commas)
+#   make lint                     ruff (rules and format) and mypy
+#   make format                   let ruff repair what it can
+#   make bench                    all benchmarks; raw results in benchmarks/results
+#   make clean                    remove caches; `make clean-all` removes .venv too (outputs/ stays)
+
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= custom_configs/fit-asset.yaml
+TORCH  ?=
+EXTRAS ?=
+ARGS   ?=
+
+ifeq ($(OS),Windows_NT)
+PY := $(VENV)/Scripts/python.exe
+else
+PY := $(VENV)/bin/python
+endif
+
+# Values reach the shell through the environment, so spaces and quotes in a path are safe.
+export MESH
+# After set-up nothing needs the network; make that true by construction (HF_HUB_OFFLINE=0 allows it).
+HF_HUB_OFFLINE ?= 1
+export HF_HUB_OFFLINE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench clean clean-all
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@$(PYTHON) tools/bootstrap.py --venv "$(VENV)" --torch "$(TORCH)" --extras "$(EXTRAS)"
+
+run: setup
+	$(PY) launch.py --config $(CONFIG) $(if $(MESH),"system.asset.path=$$MESH") $(ARGS)
+
+test: setup
+	$(PY) -m pytest $(ARGS)
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) "$$script" $(ARGS); done
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf "$(VENV)"

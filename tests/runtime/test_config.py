@@ -1,0 +1,140 @@
+from dataclasses import dataclass, field
+
+import pytest
+from omegaconf import OmegaConf
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.runtime.config import config_to_primitive, dump_config, load_config, parse_structured
+from threestudio_redream.runtime.schedule import C, largest_value
+
+
+@dataclass
+class Sample:
+    width: int = 4
+    rate: float = 0.5
+    name: str = "x"
+    nested: dict = field(default_factory=dict)
+
+
+def _yaml(tmp_path, text, name="a.yaml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_merge_order_and_trial_folder(tmp_path):
+    first = _yaml(tmp_path, f"name: one\ntag: t\nuse_timestamp: false\nexp_root_dir: {tmp_path}/out\nseed: 1\nsystem: {{a: 1, b: 1}}\n")
+    second = _yaml(tmp_path, "seed: 2\nsystem: {b: 2, c: '${system.b}'}\n", "b.yaml")
+    cfg = load_config(first, second, cli_args=["system.b=3", "name=cli"], n_gpus=1)
+    assert (cfg.seed, cfg.name, cfg.system.a, cfg.system.b, cfg.system.c) == (2, "cli", 1, 3, 3)
+    assert cfg.trial_dir == f"{tmp_path}/out/cli/t"
+    assert (tmp_path / "out/cli/t").is_dir()
+    assert load_config(first, name="kwargs", cli_args=["name=cli"]).name == "kwargs"
+
+
+def test_timestamp_is_kept_on_resume_and_off_for_several_gpus(tmp_path):
+    text = f"tag: t\nexp_root_dir: {tmp_path}\n"
+    cfg = load_config(text, from_string=True)
+    assert cfg.trial_name.startswith("t@2")
+    dump_config(tmp_path / "parsed.yaml", cfg)
+    assert load_config(tmp_path / "parsed.yaml").trial_dir == cfg.trial_dir
+    assert load_config(text, from_string=True, n_gpus=2).trial_name == "t"
+
+
+@pytest.mark.parametrize(
+    ("text", "cli", "message"),
+    [
+        ("tag: ''\nuse_timestamp: false\n", [], "no name"),
+        ("unknown_key: 1\n", [], "unknown_key"),
+        ("nmae: x\n", [], "Did you mean name"),
+        ("tag: ${system.prompt}\nsystem:\n  prompt: ???\n", [], "Missing mandatory value"),
+        ("tag: ${nothing.here}\n", [], "resolved"),
+        ("seed: abc\n", [], "seed"),
+        ("tag: a\n", ["+seed=1"], "key=value"),
+        ("tag: a\n", ["--seed"], "key=value"),
+        ("- 1\n- 2\n", [], "not a mapping"),
+    ],
+)
+def test_bad_configurations_are_named(tmp_path, text, cli, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(_yaml(tmp_path, text), cli_args=[*cli, f"exp_root_dir={tmp_path}"])
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="not valid yaml"):
+        load_config(_yaml(tmp_path, "a: [1\n"))
+
+
+def test_strict_structured_configs():
+    cfg = parse_structured(Sample, {"width": 8})
+    assert (cfg.width, cfg.rate) == (8, 0.5)
+    cfg.width = 9
+    with pytest.raises(Exception, match="absent"):
+        cfg.absent = 1
+    with pytest.raises(TypeError, match="Did you mean width"):
+        parse_structured(Sample, {"widht": 8})
+    with pytest.raises(ConfigError, match="needs a mapping") as caught:
+        parse_structured(Sample, "text")
+    assert "'text'" in str(caught.value)
+    with pytest.raises(ConfigError, match="width"):
+        parse_structured(Sample, {"width": "wide"})
+    assert list(parse_structured(Sample, {"rate": [0, 1.0, 0.0, 10]}).rate) == [0, 1.0, 0.0, 10]
+    assert parse_structured(Sample, None).name == "x"
+
+
+def test_resolvers():
+    cfg = OmegaConf.create(
+        {
+            "decay": "${calc_exp_lr_decay_rate:0.1,100}",
+            "arith": ["${add:1,2}", "${sub:5,2}", "${mul:2,3}", "${div:1,2}", "${idiv:7,2}"],
+            "base": "${basename:/a/b.glb}",
+            "flat": "${rmspace:a b,_}",
+            "pair": "${tuple2:3}",
+            "flags": ["${gt0:1}", "${not:true}", "${cmaxgt0:${s}}", "${cmaxgt0orcmaxgt0:0,${s}}"],
+            "s": [0, 0.0, 1.0, 5],
+        }
+    )
+    OmegaConf.resolve(cfg)
+    assert cfg.decay == pytest.approx(0.1**0.01)
+    assert list(cfg.arith) == [3, 3, 6, 0.5, 3]
+    assert (cfg.base, cfg.flat, list(cfg.pair)) == ("b.glb", "a_b", [3.0, 3.0])
+    assert list(cfg.flags) == [True, False, True, True]
+    assert config_to_primitive(cfg.pair) == [3.0, 3.0]
+    assert config_to_primitive(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "epoch", "step", "expected"),
+    [
+        (3, 0, 99, 3),
+        (0.25, 0, 0, 0.25),
+        ([0, 1.0, 0.0, 100], 0, 25, 0.75),
+        ([1.0, 0.0, 100], 0, 50, 0.5),
+        ([10, 1.0, 3.0, 20], 0, 0, 1.0),
+        ([10, 1.0, 3.0, 20], 0, 15, 2.0),
+        ([10, 1.0, 3.0, 20], 0, 99, 3.0),
+        ([0, 0.0, 1.0, 10.0], 5, 1000, 0.5),
+        ([0, 1.0, 2.0, 10, 4.0, 20], 0, 5, 1.5),
+        ([0, 1.0, 2.0, 10, 4.0, 20], 0, 15, 3.0),
+        ([0, 1.0, 2.0, 10, 4.0, 20, 0.0, 30], 0, 25, 2.0),
+        ([5, 1.0, 9.0, 5], 0, 5, 9.0),
+        ([5, 1.0, 9.0, 5], 0, 4, 1.0),
+        (OmegaConf.create([0, 1.0, 0.0, 10]), 0, 5, 0.5),
+    ],
+)
+def test_schedules(value, epoch, step, expected):
+    assert C(value, epoch, step) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1, 2], [0, 1, 2, 3, 4], [0, "a", 1, 2], [10, 1.0, 0.0, 5], {}])
+def test_malformed_schedules_show_the_value(value):
+    with pytest.raises(ConfigError, match="(?s)schedule.*got"):
+        C(value, 0, 0)
+
+
+def test_largest_value():
+    assert largest_value(2) == 2
+    assert largest_value([0, 1.0, 0.5, 10]) == 1.0
+    assert largest_value([0, 0.0, 5.0, 10, 1.0, 20]) == 5.0

@@ -1,0 +1,182 @@
+"""Wavefront OBJ with MTL materials.
+
+Polygons are cut into fans. A face corner is a triple (position, texture coordinate, normal); each
+distinct triple becomes one vertex. ``vt`` counts v upwards from the bottom of the image and is flipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threestudio_redream.assets.assemble import Parsed, Part
+from threestudio_redream.assets.files import MissingSideFileError, SideFiles
+from threestudio_redream.assets.formats.mtl import GREY, MtlMaterial, parse_mtl
+from threestudio_redream.assets.formats.polygons import fan_corners
+from threestudio_redream.assets.formats.textlines import TextLines, parse_numbers, tokens_per_row
+from threestudio_redream.assets.images import TexturePool
+from threestudio_redream.assets.limits import Limits, check_limit
+from threestudio_redream.assets.types import AlphaMode, Material
+from threestudio_redream.errors import AssetError, AssetLimitError
+
+__all__ = ["parse"]
+
+_MAX_SWITCHES = 100_000  # usemtl lines: the one thing that is read line by line
+_MAX_LIBRARIES = 16
+_SLASH = 47
+Int = NDArray[np.int64]
+
+
+def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
+    """Read an OBJ file; see the module docstring.
+
+    Raises:
+        AssetError: damaged numbers, indices out of range, a reference that leaves the folder.
+        AssetLimitError: above a cap.
+    """
+    warnings: list[str] = []
+    lines = TextLines(data, limits)
+    rows = {prefix: lines.rows(prefix) for prefix in (b"v", b"vt", b"vn", b"f")}
+    for prefix in (b"v", b"vt", b"vn"):
+        check_limit(limits, "max_vertices", len(rows[prefix]), f"'{prefix.decode()}' lines")
+    check_limit(limits, "max_faces", len(rows[b"f"]), "faces")
+
+    numbers = lines.numbers(rows[b"v"], 1, "OBJ vertices")
+    positions = numbers.columns(3, "OBJ vertices")
+    colors = None
+    if len(numbers.counts) and int(numbers.counts.min()) >= 6:
+        rgb = numbers.columns(6, "OBJ vertices")[:, 3:]
+        rgb = rgb / 255.0 if np.nanmax(rgb, initial=0.0) > 1.0 else rgb
+        colors = np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)
+    uvs = lines.numbers(rows[b"vt"], 2, "OBJ texture coordinates").columns(2, "OBJ texture coordinates")
+    uvs[:, 1] = 1.0 - uvs[:, 1]
+    normals = lines.numbers(rows[b"vn"], 2, "OBJ normals").columns(3, "OBJ normals")
+
+    triangles, line_of_triangle = _triangles(lines, rows, limits, warnings)
+    names, material = _material_switches(lines, line_of_triangle)
+    materials = _materials(lines, names, files, limits, warnings)
+
+    corners, faces = _unique_corners(triangles)
+    part = Part(
+        vertices=positions[corners[:, 0]],
+        faces=faces,
+        material=material,
+        uvs=_gather(uvs, corners[:, 1]),
+        normals=_gather(normals, corners[:, 2]),
+        colors=None if colors is None else colors[corners[:, 0]],
+    )
+    return Parsed([part], materials, warnings)
+
+
+def _gather(values: NDArray[np.float64], index: Int) -> NDArray[np.float64] | None:
+    """Rows of ``values``, zeros where ``index`` is -1; None if it is -1 throughout."""
+    if not len(index) or int(index.max()) < 0:
+        return None
+    return np.concatenate([values, np.zeros((1, values.shape[1]))])[index]
+
+
+def _triangles(
+    lines: TextLines, rows: dict[bytes, Int], limits: Limits, warnings: list[str]
+) -> tuple[Int, Int]:
+    """``[F, 3 corners, 3]`` zero-based (v, vt, vn), -1 where absent, and the line number of each triangle."""
+    corners, counts = _corners(lines, rows)
+    if (counts < 3).any():
+        warnings.append(f"{int((counts < 3).sum())} faces with fewer than three corners were skipped")
+    check_limit(limits, "max_faces", int(np.maximum(counts - 2, 0).sum()), "faces")
+    index, polygon = fan_corners(counts)
+    return corners[index], rows[b"f"][polygon]
+
+
+def _corners(lines: TextLines, rows: dict[bytes, Int]) -> tuple[Int, Int]:
+    """All face corners ``[C, 3]`` as zero-based (v, vt, vn) with -1 for absent, and how many each line has."""
+    what = "OBJ faces"
+    block, first = lines.block(rows[b"f"], 1)
+    counts = tokens_per_row(block, first)
+    text = block.tobytes()
+    slash = block == _SLASH
+    if slash.any():
+        # "1//3" and "1/" leave a slot empty: index 0 does not exist in OBJ, so it can stand for "absent"
+        text = text.replace(b"//", b"/0/").replace(b"/ ", b"/0 ").replace(b"/\n", b"/0\n").replace(b"/", b" ")
+    solid = block > 32
+    solid[1:] &= block[:-1] <= 32
+    token_starts = np.flatnonzero(solid)
+    slots = 1 + (np.add.reduceat(slash, token_starts, dtype=np.int64) if len(token_starts) else np.zeros(0, np.int64))
+    values = parse_numbers(text, what, np.int64)
+    if len(values) != int(slots.sum()) or (len(slots) and int(slots.max()) > 3):
+        raise AssetError("a face corner is not of the form v, v/vt, v//vn or v/vt/vn", received=len(values), fix="Export it again")
+
+    offset = np.cumsum(slots) - slots
+    padded = np.concatenate([values, np.zeros(2, np.int64)])
+    raw = np.stack([padded[offset], np.where(slots > 1, padded[offset + 1], 0), np.where(slots > 2, padded[offset + 2], 0)], 1)
+    for column, prefix in enumerate((b"v", b"vt", b"vn")):
+        index = raw[:, column]  # a view
+        if (negative := index < 0).any():  # counted back from the line on which it stands
+            known = np.repeat(np.searchsorted(rows[prefix], rows[b"f"]), counts)[negative]
+            index[negative] = np.where(index[negative] >= -known, index[negative] + known + 1, -1)
+        bad = (index < int(column == 0)) | (index > len(rows[prefix]))
+        if bad.any():
+            raise AssetError(
+                f"a face refers to a '{prefix.decode()}' line outside the {len(rows[prefix])} that exist",
+                received=int(index[bad][0]),
+                fix="Export the file again",
+            )
+    return raw - 1, counts
+
+
+def _unique_corners(triangles: Int) -> tuple[Int, Int]:
+    """Distinct corners ``[V, 3]`` and faces ``[F, 3]`` that index them."""
+    flat = triangles.reshape(-1, 3)
+    key, size = flat[:, 0], int(flat[:, 0].max(initial=0)) + 1
+    for column in (1, 2):
+        if len(flat) and (flat[:, column] != flat[0, column]).any():
+            values = int(flat[:, column].max()) + 2
+            if size * values >= 2**62:  # make the key dense again, so that the product stays in 64 bits
+                dense, key = np.unique(key, return_inverse=True)
+                size = len(dense)
+            key, size = key * values + flat[:, column] + 1, size * values
+    _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return flat[index], inverse.reshape(-1, 3)
+
+
+def _material_switches(lines: TextLines, line_of_triangle: Int) -> tuple[list[str], Int]:
+    """Names in order of first use, and for each triangle the index of its name; 0 is "no name"."""
+    switches = lines.rows(b"usemtl")
+    if len(switches) > _MAX_SWITCHES:
+        raise AssetLimitError("the OBJ switches materials too often", received=len(switches), fix="Group faces by material")
+    names: dict[str, int] = {"": 0}
+    index = np.zeros(len(switches) + 1, np.int64)
+    for position, row in enumerate(switches):
+        name = lines.text(row)[6:].decode("utf-8", "replace").strip()
+        index[position + 1] = names.setdefault(name, len(names))
+    return list(names), index[np.searchsorted(switches, line_of_triangle)]
+
+
+def _materials(
+    lines: TextLines, names: list[str], files: SideFiles, limits: Limits, warnings: list[str]
+) -> list[Material]:
+    check_limit(limits, "max_materials", len(names), "materials")
+    library: dict[str, MtlMaterial] = {}
+    for row in lines.rows(b"mtllib")[:_MAX_LIBRARIES]:
+        reference = lines.text(row)[6:].decode("utf-8", "replace").strip()
+        try:
+            library |= parse_mtl(files.read(reference, "the material library"), limits)
+        except MissingSideFileError as error:
+            warnings.append(str(error))
+    pool = TexturePool(limits, warnings)
+    found = [library.get(name, MtlMaterial()) for name in names]
+    for name, material in zip(names, found):
+        if name and name not in library:
+            warnings.append(f"material {name[:80]!r} is not defined; its faces are grey")
+        warnings.extend(material.warnings)
+        if (texture := material.texture) is not None:
+            pool.request(texture, texture, lambda t=texture: files.read(t, "a texture"))  # type: ignore[misc]
+    return [_material(entry, pool) for entry in found]
+
+
+def _material(entry: MtlMaterial, pool: TexturePool) -> Material:
+    texture = pool.texture(entry.texture) if entry.texture is not None else None
+    color = (1.0, 1.0, 1.0, entry.color[3]) if texture is not None else entry.color
+    if entry.texture is not None and texture is None and entry.color[:3] == (0.0, 0.0, 0.0):
+        color = GREY  # exporters write Kd 0 beside a texture; without the texture the object would be black
+    mode: AlphaMode = "MASK" if texture is not None and entry.cutout else "BLEND" if color[3] < 1.0 else "OPAQUE"
+    return Material(color, texture, mode, wrap="clamp" if entry.clamp else "repeat")

@@ -1,0 +1,115 @@
+"""Texture look-ups of the numba rasteriser: bilinear, trilinear over mips, anisotropic.
+
+Compiled functions here take plain arrays, not the :class:`.Packed` tuple: taking an array out of a
+tuple costs two atomic operations each time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from threestudio_redream.assets.raster_mips import LOD_BIAS, MAX_TAPS
+from threestudio_redream.assets.raster_pack import FACTOR, FIRST_LEVEL, LEVEL_COUNT, REPEAT
+
+__all__ = ["sample_texture", "surface_alpha"]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _texel_pair(coordinate, size, repeat):
+    """The two neighbours of a coordinate along one axis, and the weight of the second."""
+    position = coordinate * size - 0.5
+    base = np.floor(position)
+    first = int(base)
+    second = first + 1
+    if first < 0 or second >= size:
+        if repeat:
+            first, second = first % size, second % size
+        else:
+            first, second = min(max(first, 0), size - 1), min(max(second, 0), size - 1)
+    return first, second, position - base
+
+
+@njit(cache=True, nogil=True)
+def _bilinear(levels, texels, level, u, v, repeat):
+    width, height = levels[level, 1], levels[level, 2]
+    x0, x1, wx = _texel_pair(u, width, repeat)
+    y0, y1, wy = _texel_pair(v, height, repeat)
+    row0, row1 = levels[level, 0] + y0 * width, levels[level, 0] + y1 * width
+    w00, w01, w10, w11 = (1.0 - wx) * (1.0 - wy), wx * (1.0 - wy), (1.0 - wx) * wy, wx * wy
+    p, q, s, t = row0 + x0, row0 + x1, row1 + x0, row1 + x1
+    return (
+        w00 * texels[p, 0] + w01 * texels[q, 0] + w10 * texels[s, 0] + w11 * texels[t, 0],
+        w00 * texels[p, 1] + w01 * texels[q, 1] + w10 * texels[s, 1] + w11 * texels[t, 1],
+        w00 * texels[p, 2] + w01 * texels[q, 2] + w10 * texels[s, 2] + w11 * texels[t, 2],
+        w00 * texels[p, 3] + w01 * texels[q, 3] + w10 * texels[s, 3] + w11 * texels[t, 3],
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _into_unit(coordinate, repeat):
+    """Wrap or clamp to [0, 1], so that no later conversion to an integer can overflow."""
+    if repeat:
+        return coordinate - np.floor(coordinate)
+    return min(max(coordinate, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
+def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
+    """Filtered texture colour in [0, 255] under a pixel footprint.
+
+    ``(ux, vx)`` and ``(uy, vy)`` are the changes of ``(u, v)`` over one footprint to the right and
+    down. Along the longer axis of the footprint up to MAX_TAPS trilinear look-ups are averaged.
+    """
+    repeat = materials[material, REPEAT] != 0.0
+    first = int(materials[material, FIRST_LEVEL])
+    last = first + int(materials[material, LEVEL_COUNT]) - 1
+    width, height = levels[first, 1], levels[first, 2]
+    u, v = _into_unit(u, repeat), _into_unit(v, repeat)
+    # Squared singular values of the footprint, in texels.
+    ux_texels, uy_texels, vx_texels, vy_texels = ux * width, uy * width, vx * height, vy * height
+    xx = ux_texels * ux_texels + vx_texels * vx_texels
+    yy = uy_texels * uy_texels + vy_texels * vy_texels
+    xy = ux_texels * uy_texels + vx_texels * vy_texels
+    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
+    spread = np.sqrt(half * half + xy * xy)
+    major = np.sqrt(mean + spread)
+    if major <= 1.0:
+        return _bilinear(levels, texels, first, u, v, repeat)
+    if not major < MAX_TAPS * 65536.0:  # seen edge-on, or next to the eye: the average of the texture
+        return _bilinear(levels, texels, last, u, v, repeat)
+    minor = np.sqrt(max(mean - spread, 0.0))
+    taps = int(min(np.ceil(major / max(minor, 1.0) - 1e-3), MAX_TAPS))
+    lod = np.log2(max(minor, major / taps)) + LOD_BIAS
+    lod = min(max(lod, 0.0), float(last - first))
+    level = first + int(lod)
+    blend = lod - np.floor(lod)
+    step_u, step_v = 0.0, 0.0
+    if taps > 1:
+        # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
+        along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
+        norm = taps * np.sqrt(along_x * along_x + along_y * along_y)
+        step_u, step_v = (ux * along_x + uy * along_y) / norm, (vx * along_x + vy * along_y) / norm
+    red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
+    for tap in range(taps):
+        shift = tap - 0.5 * (taps - 1)
+        tap_u, tap_v = u + shift * step_u, v + shift * step_v
+        r, g, b, a = _bilinear(levels, texels, level, tap_u, tap_v, repeat)
+        if blend > 0.0:
+            r1, g1, b1, a1 = _bilinear(levels, texels, level + 1, tap_u, tap_v, repeat)
+            r, g, b, a = r + blend * (r1 - r), g + blend * (g1 - g), b + blend * (b1 - b), a + blend * (a1 - a)
+        red, green, blue, alpha = red + r, green + g, blue + b, alpha + a
+    return red / taps, green / taps, blue / taps, alpha / taps
+
+
+@njit(cache=True, nogil=True)
+def surface_alpha(attributes, materials, levels, texels, material, i, j, k, b0, b1, b2):
+    """Unfiltered alpha of a surface point: factor times first mip level times vertex colour."""
+    alpha = materials[material, FACTOR + 3]
+    if materials[material, LEVEL_COUNT] > 0.0:
+        repeat = materials[material, REPEAT] != 0.0
+        u = _into_unit(b0 * attributes[i, 6] + b1 * attributes[j, 6] + b2 * attributes[k, 6], repeat)
+        v = _into_unit(b0 * attributes[i, 7] + b1 * attributes[j, 7] + b2 * attributes[k, 7], repeat)
+        level = int(materials[material, FIRST_LEVEL])
+        alpha *= _bilinear(levels, texels, level, u, v, repeat)[3] / 255.0
+    return alpha * (b0 * attributes[i, 11] + b1 * attributes[j, 11] + b2 * attributes[k, 11])

@@ -1,0 +1,27 @@
+"""Registry name -> module that registers it. Importing this costs nothing.
+
+``REDREAM_MODULES`` are ours and also register inside upstream threestudio; ``BUILTIN_MODULES`` are
+the names of the threestudio contract that upstream itself provides, needed under our own launcher.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BUILTIN_MODULES", "REDREAM_MODULES"]
+
+_RUNTIME = "threestudio_redream.runtime"
+
+BUILTIN_MODULES: dict[str, str] = {
+    "random-camera-datamodule": f"{_RUNTIME}.data.random_camera",
+    "implicit-volume": f"{_RUNTIME}.geometry.implicit_volume",
+    "no-material": f"{_RUNTIME}.materials.no_material",
+    "diffuse-with-point-light-material": f"{_RUNTIME}.materials.diffuse_with_point_light",
+    "solid-color-background": f"{_RUNTIME}.backgrounds.solid_color",
+    "neural-environment-map-background": f"{_RUNTIME}.backgrounds.neural_environment_map",
+    "nerf-volume-renderer": f"{_RUNTIME}.renderers.nerf_volume_renderer",
+    "mesh-exporter": f"{_RUNTIME}.exporters.mesh_exporter",
+}
+
+REDREAM_MODULES: dict[str, str] = {
+    "redream-asset-datamodule": "threestudio_redream.data.asset_views",
+    "redream-fit-asset-system": "threestudio_redream.systems.fit_asset",
+}

@@ -1,0 +1,182 @@
+"""Experiment configuration: yaml files + command line -> strict dataclasses.
+
+Merge order: yaml files from left to right, the command line (``key=value``), then keyword
+arguments; interpolations are resolved last. Unknown keys are errors that name the near ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.runtime.schedule import largest_value
+
+__all__ = ["ExperimentConfig", "config_to_primitive", "dump_config", "load_config", "parse_structured"]
+
+_RESOLVERS: dict[str, Callable[..., Any]] = {
+    "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "idiv": lambda a, b: a // b,
+    "basename": os.path.basename,
+    "rmspace": lambda text, replacement: text.replace(" ", replacement),
+    "tuple2": lambda s: [float(s), float(s)],
+    "gt0": lambda s: s > 0,
+    "cmaxgt0": lambda s: largest_value(s) > 0,
+    "not": lambda s: not s,
+    "cmaxgt0orcmaxgt0": lambda a, b: largest_value(a) > 0 or largest_value(b) > 0,
+}
+
+# omegaconf 2.4 renamed the function
+_register_resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+for _name, _function in _RESOLVERS.items():
+    if not OmegaConf.has_resolver(_name):  # upstream registers the same names
+        _register_resolver(_name, _function)
+
+
+@dataclass
+class ExperimentConfig:
+    """Top level of every yaml file. The trial folder is ``exp_root_dir/name/tag@timestamp``.
+
+    The trial folder is created at parse time, as in upstream, so that everything the run writes has
+    a place. ``exp_dir``, ``trial_name``, ``trial_dir`` and ``n_gpus`` are set by the launcher.
+    """
+
+    name: str = "default"
+    description: str = ""
+    tag: str = ""
+    seed: int = 0
+    use_timestamp: bool = True
+    timestamp: str | None = None
+    exp_root_dir: str = "outputs"
+    exp_dir: str = "outputs/default"
+    trial_name: str = "exp"
+    trial_dir: str = "outputs/default/exp"
+    n_gpus: int = 1
+    resume: str | None = None
+    data_type: str = ""
+    data: dict = field(default_factory=dict)
+    system_type: str = ""
+    system: dict = field(default_factory=dict)
+    trainer: dict = field(default_factory=dict)
+    checkpoint: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tag and not self.use_timestamp:
+            raise ConfigError(
+                "The run has no name: tag is empty and use_timestamp is off",
+                received={"tag": self.tag, "use_timestamp": self.use_timestamp},
+                fix="Set tag=..., or use_timestamp=true.",
+            )
+        if self.timestamp is None:  # a resumed parsed.yaml carries its own
+            stamped = self.use_timestamp and self.n_gpus <= 1
+            self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if stamped else ""
+        self.trial_name = self.tag + self.timestamp
+        self.exp_dir = os.path.join(self.exp_root_dir, self.name)
+        self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
+        os.makedirs(self.trial_dir, exist_ok=True)
+
+
+def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: bool = False, **kwargs: Any) -> Any:
+    """Read, merge and resolve a configuration.
+
+    Args:
+        yamls: paths, or yaml texts with ``from_string``.
+        cli_args: ``key=value`` overrides, dots for nesting, yaml syntax for values.
+        kwargs: values that win over everything.
+
+    Returns:
+        A structured ``DictConfig`` of :class:`ExperimentConfig`.
+
+    Raises:
+        ConfigError: if a file is missing or not yaml, an override is malformed, a value is missing or
+            an interpolation fails.
+    """
+    parts = [OmegaConf.create(str(y)) if from_string else _read_yaml(Path(y)) for y in yamls]
+    for part in parts:
+        if not isinstance(part, DictConfig):
+            raise ConfigError("The configuration is not a mapping", received=part, fix="Start the yaml with key: value.")
+    for argument in cli_args:
+        if "=" not in argument or argument.startswith(("-", "+", "~", "=")):
+            raise ConfigError(
+                "A command-line override is not of the form key=value",
+                received=argument,
+                fix="Write for example system.loss.lambda_rgb=1000 (no leading dashes or plus signs).",
+            )
+    try:
+        merged = OmegaConf.merge(*parts, OmegaConf.from_cli(list(cli_args)), kwargs)
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as cause:
+        raise ConfigError(
+            f"The configuration cannot be resolved: {str(cause).splitlines()[0]}",
+            received=[str(y) for y in yamls] if not from_string else "yaml text",
+            fix="A ??? stands for a value you must give on the command line.",
+        ) from cause
+    return parse_structured(ExperimentConfig, merged)
+
+
+def parse_structured(fields: Any, cfg: Mapping[str, Any] | None = None) -> Any:
+    """Build the dataclass ``fields`` from ``cfg`` and wrap it as a strict OmegaConf object.
+
+    Unknown keys and wrong scalars are errors; a list in a ``float`` field is accepted, because that is how
+    schedules get through. The result is mutable, but refuses new attributes.
+
+    Raises:
+        ConfigError: (a TypeError and a ValueError) naming the class, the key and near keys.
+    """
+    where = getattr(fields, "__qualname__", str(fields))
+    if cfg is None:
+        cfg = {}
+    if not isinstance(cfg, Mapping | DictConfig):
+        raise ConfigError(f"{where} needs a mapping of keys to values", received=cfg, fix="Write an indented block.")
+    known = [f.name for f in dataclasses.fields(fields)]
+    for key in cfg:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=3)
+            raise ConfigError(
+                f"{where} has no key '{key}'",
+                received=cfg[key],
+                fix=f"Did you mean {', '.join(near)}?" if near else f"Known keys: {', '.join(known) or 'none'}.",
+            )
+    try:
+        # list nodes pass any scalar field unchecked: that is how schedules get through
+        values = {key: OmegaConf.create(value) if isinstance(value, list) else value for key, value in cfg.items()}
+        return OmegaConf.structured(fields(**values))
+    except OmegaConfBaseException as cause:
+        raise ConfigError(
+            f"{where}.{getattr(cause, 'full_key', '') or '?'}: {str(cause).splitlines()[0]}",
+            fix="Correct the value in the yaml file or on the command line.",
+        ) from cause
+
+
+def config_to_primitive(config: Any, resolve: bool = True) -> Any:
+    """Plain dicts and lists of an OmegaConf object; other values pass through."""
+    return OmegaConf.to_container(config, resolve=resolve) if isinstance(config, DictConfig | ListConfig) else config
+
+
+def dump_config(path: str | Path, config: Any) -> None:
+    """Write ``config`` as yaml, atomically."""
+    from threestudio_redream.runtime.files import atomic_write_text
+
+    atomic_write_text(path, OmegaConf.to_yaml(config))
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError("The configuration file does not exist", received=str(path), fix="Check the --config path.")
+    try:
+        return OmegaConf.load(path)
+    except Exception as cause:  # yaml errors have several unrelated bases
+        raise ConfigError(f"The file is not valid yaml: {cause}", received=str(path), fix="Mend the yaml.") from cause

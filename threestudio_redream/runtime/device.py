@@ -1,0 +1,68 @@
+"""Which device this process computes on. Chosen once, never hard-wired."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from threestudio_redream.errors import ConfigError
+
+__all__ = ["choose_accelerator", "cleanup", "get_device", "get_rank", "set_device"]
+
+_chosen: torch.device | None = None
+
+
+def get_rank() -> int:
+    """Rank of this process in a distributed run, 0 otherwise."""
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if os.environ.get(key, "").isdigit():
+            return int(os.environ[key])
+    return 0
+
+
+def choose_accelerator(gpu: str = "auto") -> str:
+    """``"cuda"``, ``"mps"`` or ``"cpu"`` for the ``--gpu`` flag.
+
+    ``gpu`` is ``"cpu"``, ``"auto"``, or CUDA indices such as ``"0"`` or ``"0,1"``. Indices fall back
+    to the best device present when there is no CUDA device, because upstream's default is ``"0"``.
+
+    Raises:
+        ConfigError: if the text is none of these.
+    """
+    text = gpu.strip().lower()
+    if text == "cpu":
+        return "cpu"
+    if text not in ("auto", "mps") and not all(part.strip().isdigit() for part in text.split(",")):
+        raise ConfigError(
+            "The --gpu flag is not understood",
+            received=gpu,
+            fix="Use cpu, auto, mps, or CUDA indices such as 0 or 0,1.",
+        )
+    if text != "mps" and torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def set_device(device: str | torch.device | None) -> None:
+    """Fix the device that :func:`get_device` returns; None goes back to automatic choice."""
+    global _chosen
+    _chosen = None if device is None else torch.device(device)
+
+
+def get_device() -> torch.device:
+    """The device new modules belong to: the one set by the launcher, else the best one present."""
+    if _chosen is not None:
+        return _chosen
+    accelerator = choose_accelerator()
+    if accelerator == "cuda":
+        return torch.device("cuda", get_rank() % torch.cuda.device_count())
+    return torch.device(accelerator)
+
+
+def cleanup() -> None:
+    """Give cached accelerator memory back (nothing on a CPU)."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,216 @@
+"""The launcher: ``python launch.py --config FILE [--train|--validate|--test|--export] key=value ...``
+
+Flags are those of upstream's ``launch.py``. ``--train`` is the default, and ends with test and
+export; ``--gpu`` also accepts ``cpu`` and ``auto``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from threestudio_redream.errors import RedreamError
+
+__all__ = ["build_parser", "main", "run"]
+
+log = logging.getLogger("pytorch_lightning")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command-line parser; unknown arguments are configuration overrides."""
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        description="Run a threestudio configuration.",
+        epilog="Any further key=value overrides the configuration.",
+    )
+    parser.add_argument(
+        "--config", required=True, action="append", help="yaml file; repeat to merge several, the last wins"
+    )
+    parser.add_argument(
+        "--gpu",
+        default="0",
+        help="CUDA indices such as 0 or 0,1; or cpu, mps, auto. Without CUDA the best device present is used",
+    )
+    stage = parser.add_mutually_exclusive_group()
+    stage.add_argument("--train", action="store_true", help="train, then test and export (the default)")
+    stage.add_argument(
+        "--validate", action="store_true", help="render the validation views of a checkpoint (resume=...)"
+    )
+    stage.add_argument("--test", action="store_true", help="render the test views of a checkpoint (resume=...)")
+    stage.add_argument("--export", action="store_true", help="export the mesh of a checkpoint (resume=...)")
+    parser.add_argument("--verbose", action="store_true", help="also show debug messages")
+    parser.add_argument("--typecheck", action="store_true", help="check tensor shapes at run time (needs typeguard)")
+    parser.add_argument("--traceback", action="store_true", help="show the full traceback of configuration errors")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse ``argv`` and run. Returns the exit status: 0, or 2 after a named error."""
+    args, overrides = build_parser().parse_known_args(argv)
+    _set_up_logging(args.verbose)
+    try:
+        run(args, overrides)
+    except RedreamError as error:
+        if args.traceback:
+            raise
+        log.error("%s: %s", type(error).__name__, error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("Quit. Continue later with: --config TRIAL/configs/parsed.yaml resume=last")
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Build everything a configuration names, and run one stage."""
+    accelerator, devices = _select_devices(args.gpu)
+
+    import pytorch_lightning as pl
+
+    if args.typecheck:
+        _check_types()
+
+    import threestudio_redream  # noqa: F401  (makes the names known)
+    from threestudio_redream.runtime.checkpoint import resolve_checkpoint
+    from threestudio_redream.runtime.config import load_config
+    from threestudio_redream.runtime.device import get_rank, set_device
+    from threestudio_redream.runtime.extensions import load_custom_modules
+    from threestudio_redream.runtime.registry import find
+
+    load_custom_modules()
+    cfg = load_config(*args.config, cli_args=overrides, n_gpus=devices)
+    checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)
+    cfg.resume = None if checkpoint is None else str(checkpoint)
+    training = not (args.validate or args.test or args.export)
+    set_device(f"cuda:{get_rank() % devices}" if accelerator == "cuda" else accelerator)
+    pl.seed_everything(cfg.seed + get_rank(), workers=True, verbose=False)
+
+    datamodule = find(cfg.data_type)(cfg.data)
+    system = find(cfg.system_type)(cfg.system, resumed=checkpoint is not None)
+    system.set_save_dir(os.path.join(cfg.trial_dir, "save"))
+    trainer = _make_trainer(args, cfg, system, training, accelerator, devices)
+    log.info("Trial folder: %s (device: %s)", cfg.trial_dir, accelerator)
+
+    if training:
+        _train(trainer, system, datamodule, cfg)
+        return
+    if checkpoint is not None:
+        from threestudio_redream.runtime.checkpoint import read_checkpoint
+
+        state = read_checkpoint(checkpoint)
+        system.set_resume_status(int(state["epoch"]), int(state["global_step"]))
+    else:
+        log.warning("No checkpoint given (resume=...): running with untrained weights")
+    stage = trainer.validate if args.validate else trainer.test if args.test else trainer.predict
+    stage(system, datamodule=datamodule, ckpt_path=cfg.resume)
+
+
+def _train(trainer: Any, system: Any, datamodule: Any, cfg: Any) -> None:
+    from threestudio_redream.runtime.interrupt import graceful_interrupt
+    from threestudio_redream.runtime.trial import snapshot_code, write_command
+
+    if trainer.is_global_zero:
+        write_command(cfg.trial_dir, sys.argv)
+        snapshot_code(os.path.join(cfg.trial_dir, "code"))
+    with graceful_interrupt(trainer):
+        trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
+    if trainer.state.status.value == "interrupted":
+        raise KeyboardInterrupt
+    system.set_resume_status(system.current_epoch, trainer.global_step)
+    trainer.test(system, datamodule=datamodule, verbose=False)
+    if getattr(system, "export_after_training", False):
+        trainer.predict(system, datamodule=datamodule, return_predictions=False)
+
+
+def _make_trainer(
+    args: argparse.Namespace, cfg: Any, system: Any, training: bool, accelerator: str, devices: int
+) -> Any:
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.callbacks import LearningRateMonitor
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+    from threestudio_redream.runtime.checkpoint import SafeCheckpointIO
+    from threestudio_redream.runtime.config import config_to_primitive
+    from threestudio_redream.runtime.progress import StepProgress
+    from threestudio_redream.runtime.rng import RngGuard
+    from threestudio_redream.runtime.trial import ConfigSnapshot, TrialCheckpoint
+
+    options = {"enable_model_summary": False, **config_to_primitive(cfg.trainer)}
+    callbacks: list[Any] = [StepProgress()] if options.get("enable_progress_bar", True) else []
+    loggers: list[Any] = []
+    if training:
+        os.makedirs(os.path.join(cfg.trial_dir, "tb_logs"), exist_ok=True)
+        callbacks += [
+            RngGuard(),
+            LearningRateMonitor(logging_interval="step"),
+            ConfigSnapshot(args.config, cfg, os.path.join(cfg.trial_dir, "configs")),
+            TrialCheckpoint(dirpath=os.path.join(cfg.trial_dir, "ckpts"), **config_to_primitive(cfg.checkpoint)),
+        ]
+        loggers = [
+            TensorBoardLogger(cfg.trial_dir, name="tb_logs"),
+            CSVLogger(cfg.trial_dir, name="csv_logs"),
+            *system.get_loggers(),
+        ]
+    return Trainer(
+        callbacks=callbacks,
+        logger=loggers or False,
+        inference_mode=False,
+        accelerator="gpu" if accelerator == "cuda" else accelerator,
+        devices=devices,
+        plugins=[SafeCheckpointIO()],
+        **options,
+    )
+
+
+def _select_devices(gpu: str) -> tuple[str, int]:
+    """Choose the accelerator, restricting CUDA to the asked indices before torch sees them."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    preset = os.environ.get("CUDA_VISIBLE_DEVICES")
+    indices = [part for part in gpu.split(",") if part.strip().isdigit()]
+    if not preset and indices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(indices)
+    from threestudio_redream.runtime.device import choose_accelerator
+
+    accelerator = choose_accelerator(gpu)
+    return accelerator, len((preset or ",".join(indices) or "0").split(",")) if accelerator == "cuda" else 1
+
+
+def _check_types() -> None:
+    from threestudio_redream.errors import MissingExtraError
+
+    try:
+        from jaxtyping import install_import_hook
+
+        install_import_hook("threestudio_redream", "typeguard.typechecked")
+    except ImportError as cause:
+        raise MissingExtraError("typeguard", "dev", "The --typecheck flag", cause) from cause
+
+
+def _set_up_logging(verbose: bool) -> None:
+    import warnings
+
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logger = logging.getLogger("pytorch_lightning")
+    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=False, show_time=False, markup=False)]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:  # advice of Lightning that does not apply here
+        for text in (
+            ".*does not have many workers.*",
+            ".*No positive.*",
+            ".*IterableDataset.*",
+            ".*litlogger.*",
+            ".*`isinstance\\(treespec.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
