@@ -3,6 +3,7 @@
 #   make run                      fit a field to a small built-in mesh: turntable, textured GLB
 #   make run MESH=chair.glb       the same for your own file
 #   make test                     the test suite (ARGS="-k raster" is passed to pytest)
+#   make coverage                 the same with line coverage, which must be 85 % or more
 #   make setup                    only the set-up: torch's CPU build, no CUDA libraries
 #   make setup TORCH=cuda         on a machine with an NVIDIA GPU, once; later targets keep the choice
 #   make setup TORCH=cu126        a given PyTorch build instead (cu126, cu130, rocm6.4, xpu; Windows: use this)
@@ -32,7 +33,7 @@ HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench clean clean-all
+.PHONY: help setup run test coverage lint format bench clean clean-all
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +46,9 @@ run: setup
 
 test: setup
 	$(PY) -m pytest $(ARGS)
+
+coverage: setup
+	$(PY) -m pytest --cov --cov-report=term $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

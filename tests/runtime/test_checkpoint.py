@@ -2,8 +2,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -189,33 +187,39 @@ def test_lightning_plugin(tmp_path):
     assert not path.exists()
 
 
-_WRITER = """
-import sys, torch
-from threestudio_redream.runtime.checkpoint import write_checkpoint
-step = 0
-while True:
-    step += 1
-    write_checkpoint(sys.argv[1] + f"/epoch=0-step={step % 2}.safetensors", {"step": step, "w": torch.full((200_000,), float(step))})
-    sys.stdout.write(f"{step}\\n"); sys.stdout.flush()
-"""
+def _write_for_ever(folder, report):
+    torch.set_num_threads(1)
+    step = 0
+    while True:
+        step += 1
+        tree = {"step": step, "w": torch.full((200_000,), float(step))}
+        write_checkpoint(folder / f"epoch=0-step={step % 2}.safetensors", tree)
+        os.write(report, f"{step}\n".encode())
 
 
 def test_kill_while_writing_never_leaves_a_broken_file(tmp_path):
     rng = random.Random(0)
-    for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        writer.stdout.readline()
-        time.sleep(rng.uniform(0.01, 0.1))
-        os.kill(writer.pid, signal.SIGKILL)
-        lines = writer.stdout.read().split()
-        writer.wait()
-        files = [p for p in tmp_path.glob("*.safetensors") if not p.name.startswith(".")]
+    for _ in range(8):
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                _write_for_ever(tmp_path, write_end)
+            finally:
+                os._exit(1)
+        os.close(write_end)
+        os.read(read_end, 2)  # the first file is there
+        time.sleep(rng.uniform(0.002, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with os.fdopen(read_end) as pipe:
+            acknowledged = [int(line) for line in pipe.read().split()]
         steps = []
-        for path in files:
+        for path in (p for p in tmp_path.glob("*.safetensors") if not p.name.startswith(".")):
             tree = read_checkpoint(path)
             assert torch.equal(tree["w"], torch.full((200_000,), float(tree["step"])))
             steps.append(tree["step"])
-        assert max(steps) >= (int(lines[-1]) if lines else 1)
+        assert max(steps) >= max(acknowledged, default=1)
 
 
 def test_rng_states_restore_every_generator():

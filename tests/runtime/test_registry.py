@@ -16,8 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _restore_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(registry, "_failed_extensions", {})
+    known = {*registry._classes, *catalog.BUILTIN_MODULES, *catalog.REDREAM_MODULES}
+    yield
+    for name in set(registry._classes) - known:
+        del registry._classes[name]
 
 
 def test_every_catalogued_name_is_registered_by_its_module():

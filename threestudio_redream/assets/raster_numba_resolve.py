@@ -12,20 +12,21 @@ from threestudio_redream.assets.shading import HEADLIGHT_AMBIENT, WORLD_AMBIENT,
 
 __all__ = ["resolve_band"]
 
+_BYTE = 1.0 / 255.0
 _LIGHT_X, _LIGHT_Y, _LIGHT_Z = WORLD_LIGHT
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _decode(value):
     return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _encode(value):
     return value * 12.92 if value <= 0.0031308 else 1.055 * value ** (1.0 / 2.4) - 0.055
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _times(colour, factor):
     """Product in linear light of two encoded values; exact shortcuts for white."""
     if factor == 1.0:
@@ -35,17 +36,18 @@ def _times(colour, factor):
     return _encode(_decode(colour) * _decode(factor))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _ray(view, x, y):
     """Unit world direction through a sample, and the ratio of distance along it to depth Z."""
     r0, r1, r2, u0, u1, u2, w0, w1, w2, _, _, _, focal, center_x, center_y = view
     right, up = (x - center_x) / focal, -(y - center_y) / focal
     dx, dy, dz = right * r0 + up * u0 - w0, right * r1 + up * u1 - w1, right * r2 + up * u2 - w2
     norm = np.sqrt(dx * dx + dy * dy + dz * dz)
-    return dx / norm, dy / norm, dz / norm, norm
+    inverse = 1.0 / norm
+    return dx * inverse, dy * inverse, dz * inverse, norm
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _normal(p, view, i, j, k, b0, b1, b2):
     """Interpolated unit normal on the side of the surface that the camera sees."""
     ux, uy, uz = float(p[j, 0]) - p[i, 0], float(p[j, 1]) - p[i, 1], float(p[j, 2]) - p[i, 2]
@@ -61,11 +63,11 @@ def _normal(p, view, i, j, k, b0, b1, b2):
         nx, ny, nz = gx, gy, gz
     elif side < 0.0:
         nx, ny, nz = -nx, -ny, -nz
-    norm = np.sqrt(nx * nx + ny * ny + nz * nz)
-    return nx / norm, ny / norm, nz / norm
+    inverse = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz)
+    return nx * inverse, ny * inverse, nz * inverse
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setup, x, y, extent):
     """Premultiplied colour of face ``f`` at sample position ``(x, y)``.
 
@@ -74,21 +76,21 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
     i, j, k, material = faces[f, 0], faces[f, 1], faces[f, 2], faces[f, 3]
     a0, d0, c0, a1, d1, c1, a2, d2, c2, _, _, _, _ = setup
     e0, e1, e2 = a0 * x + d0 * y + c0, a1 * x + d1 * y + c1, a2 * x + d2 * y + c2
-    total = e0 + e1 + e2
-    b0, b1, b2 = e0 / total, e1 / total, e2 / total
+    inverse = 1.0 / (e0 + e1 + e2)
+    b0, b1, b2 = e0 * inverse, e1 * inverse, e2 * inverse
     red, green, blue = materials[material, FACTOR], materials[material, FACTOR + 1], materials[material, FACTOR + 2]
     alpha = materials[material, FACTOR + 3]
     if materials[material, LEVEL_COUNT] > 0.0:
         u0, u1, u2 = float(p[i, 6]), float(p[j, 6]), float(p[k, 6])
         v0, v1, v2 = float(p[i, 7]), float(p[j, 7]), float(p[k, 7])
         u, v = b0 * u0 + b1 * u1 + b2 * u2, b0 * v0 + b1 * v1 + b2 * v2
-        scale = extent / total
+        scale = extent * inverse
         ux = (a0 * (u0 - u) + a1 * (u1 - u) + a2 * (u2 - u)) * scale
         uy = (d0 * (u0 - u) + d1 * (u1 - u) + d2 * (u2 - u)) * scale
         vx = (a0 * (v0 - v) + a1 * (v1 - v) + a2 * (v2 - v)) * scale
         vy = (d0 * (v0 - v) + d1 * (v1 - v) + d2 * (v2 - v)) * scale
         red, green, blue, opacity = sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy)
-        red, green, blue, alpha = red / 255.0, green / 255.0, blue / 255.0, alpha * opacity / 255.0
+        red, green, blue, alpha = red * _BYTE, green * _BYTE, blue * _BYTE, alpha * opacity * _BYTE
     if has_colors:
         red = _times(red, b0 * p[i, 8] + b1 * p[j, 8] + b2 * p[k, 8])
         green = _times(green, b0 * p[i, 9] + b1 * p[j, 9] + b2 * p[k, 9])
@@ -108,13 +110,13 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
     return red * light, green * light, blue * light, alpha
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _geometry(p, faces, view, f, setup, x, y):
     """Distance along the unit ray and the normal, turned to graze where it would face away."""
     a0, d0, c0, a1, d1, c1, a2, d2, c2, az, bz, cz, _ = setup
     e0, e1, e2 = a0 * x + d0 * y + c0, a1 * x + d1 * y + c1, a2 * x + d2 * y + c2
-    total = e0 + e1 + e2
-    nx, ny, nz = _normal(p, view, faces[f, 0], faces[f, 1], faces[f, 2], e0 / total, e1 / total, e2 / total)
+    scale = 1.0 / (e0 + e1 + e2)
+    nx, ny, nz = _normal(p, view, faces[f, 0], faces[f, 1], faces[f, 2], e0 * scale, e1 * scale, e2 * scale)
     dx, dy, dz, stretch = _ray(view, x, y)
     away = nx * dx + ny * dy + nz * dz
     if away > 0.0:
@@ -124,7 +126,7 @@ def _geometry(p, faces, view, f, setup, x, y):
     return stretch / (az * x + bz * y + cz), nx, ny, nz
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def resolve_band(
     p, faces, materials, levels, texels, has_colors,
     view, h, seen, rows, box, supersample, shading, order, rgba, depth, normal,

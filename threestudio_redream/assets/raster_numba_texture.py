@@ -15,7 +15,7 @@ from threestudio_redream.assets.raster_pack import FACTOR, FIRST_LEVEL, LEVEL_CO
 __all__ = ["sample_texture", "surface_alpha"]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _texel_pair(coordinate, size, repeat):
     """The two neighbours of a coordinate along one axis, and the weight of the second."""
     position = coordinate * size - 0.5
@@ -30,23 +30,24 @@ def _texel_pair(coordinate, size, repeat):
     return first, second, position - base
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _bilinear(levels, texels, level, u, v, repeat):
     width, height = levels[level, 1], levels[level, 2]
     x0, x1, wx = _texel_pair(u, width, repeat)
     y0, y1, wy = _texel_pair(v, height, repeat)
     row0, row1 = levels[level, 0] + y0 * width, levels[level, 0] + y1 * width
-    w00, w01, w10, w11 = (1.0 - wx) * (1.0 - wy), wx * (1.0 - wy), (1.0 - wx) * wy, wx * wy
-    p, q, s, t = row0 + x0, row0 + x1, row1 + x0, row1 + x1
+    w01, w10 = wx * (1.0 - wy), (1.0 - wx) * wy
+    w00, w11 = (1.0 - wx) * (1.0 - wy), wx * wy
+    p, q, s, t = texels[row0 + x0], texels[row0 + x1], texels[row1 + x0], texels[row1 + x1]
     return (
-        w00 * texels[p, 0] + w01 * texels[q, 0] + w10 * texels[s, 0] + w11 * texels[t, 0],
-        w00 * texels[p, 1] + w01 * texels[q, 1] + w10 * texels[s, 1] + w11 * texels[t, 1],
-        w00 * texels[p, 2] + w01 * texels[q, 2] + w10 * texels[s, 2] + w11 * texels[t, 2],
-        w00 * texels[p, 3] + w01 * texels[q, 3] + w10 * texels[s, 3] + w11 * texels[t, 3],
+        w00 * (p & 255) + w01 * (q & 255) + w10 * (s & 255) + w11 * (t & 255),
+        w00 * (p >> 8 & 255) + w01 * (q >> 8 & 255) + w10 * (s >> 8 & 255) + w11 * (t >> 8 & 255),
+        w00 * (p >> 16 & 255) + w01 * (q >> 16 & 255) + w10 * (s >> 16 & 255) + w11 * (t >> 16 & 255),
+        w00 * (p >> 24) + w01 * (q >> 24) + w10 * (s >> 24) + w11 * (t >> 24),
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _into_unit(coordinate, repeat):
     """Wrap or clamp to [0, 1], so that no later conversion to an integer can overflow."""
     if repeat:
@@ -54,7 +55,7 @@ def _into_unit(coordinate, repeat):
     return min(max(coordinate, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
     """Filtered texture colour in [0, 255] under a pixel footprint.
 
@@ -79,7 +80,7 @@ def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
     if not major < MAX_TAPS * 65536.0:  # seen edge-on, or next to the eye: the average of the texture
         return _bilinear(levels, texels, last, u, v, repeat)
     minor = np.sqrt(max(mean - spread, 0.0))
-    taps = int(min(np.ceil(major / max(minor, 1.0) - 1e-3), MAX_TAPS))
+    taps = int(min(np.ceil(major / max(minor, 1.0) - 0.5), MAX_TAPS))
     lod = np.log2(max(minor, major / taps)) + LOD_BIAS
     lod = min(max(lod, 0.0), float(last - first))
     level = first + int(lod)
@@ -102,7 +103,7 @@ def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
     return red / taps, green / taps, blue / taps, alpha / taps
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def surface_alpha(attributes, materials, levels, texels, material, i, j, k, b0, b1, b2):
     """Unfiltered alpha of a surface point: factor times first mip level times vertex colour."""
     alpha = materials[material, FACTOR + 3]

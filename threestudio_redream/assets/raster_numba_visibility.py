@@ -23,7 +23,7 @@ _TINY = 1e-300
 _SLIVER = 1e-10  # a triangle seen edge-on within rounding is not drawn
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def project(attributes, view, near, begin, end, homogeneous, screen):
     """Homogeneous screen coordinates ``(x Z, y Z, Z)`` in samples, and ``(x, y)`` of what lies in front."""
     r0, r1, r2, u0, u1, u2, w0, w1, w2, eye0, eye1, eye2, focal, center_x, center_y = view
@@ -38,7 +38,7 @@ def project(attributes, view, near, begin, end, homogeneous, screen):
             screen[i, 1] = homogeneous[i, 1] / z
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _crossing_box(homogeneous, corners, near):
     """Screen box of the part of a triangle that lies beyond the near plane."""
     low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
@@ -61,7 +61,7 @@ def _crossing_box(homogeneous, corners, near):
     return low_x, low_y, high_x, high_y
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def face_boxes(faces, homogeneous, screen, near, width, height, begin, end, boxes):
     """Inclusive sample boxes ``x0, y0, x1, y1`` of faces; ``x1 < x0`` for what touches no sample."""
     for f in range(begin, end):
@@ -84,7 +84,7 @@ def face_boxes(faces, homogeneous, screen, near, width, height, begin, end, boxe
             boxes[f, 0], boxes[f, 1], boxes[f, 2], boxes[f, 3] = low_x, low_y, high_x, high_y
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def bin_faces(boxes, y_low, n_bands, rows):
     """Faces per band of ``rows`` sample rows from ``y_low``, in face order: ``starts [n_bands + 1], entries``."""
     starts = np.zeros(n_bands + 1, np.int64)
@@ -104,7 +104,7 @@ def bin_faces(boxes, y_low, n_bands, rows):
     return starts, entries
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def face_setup(h, i, j, k):
     """Edge functions (three each for a, b, c), the plane of 1/Z, and the winding (0: not drawable)."""
     x0, y0, z0 = h[i, 0], h[i, 1], h[i, 2]
@@ -116,6 +116,7 @@ def face_setup(h, i, j, k):
     dx, dy, dz = x0 * nx, y0 * ny, z0 * nz
     det = dx + dy + dz
     sign = 1.0 if det > 0.0 else -1.0
+    inverse = 1.0 / det
     if not abs(det) > _SLIVER * (abs(dx) + abs(dy) + abs(dz)):
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     return (
@@ -128,20 +129,20 @@ def face_setup(h, i, j, k):
         sign * (y0 * z1 - z0 * y1),
         sign * (z0 * x1 - x0 * z1),
         sign * (x0 * y1 - y0 * x1),
-        nx / det,
-        ny / det,
-        nz / det,
+        nx * inverse,
+        ny * inverse,
+        nz * inverse,
         sign,
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _threshold(a, b):
     """0 where the triangle owns samples exactly on the edge, else the least positive number."""
     return 0.0 if a > 0.0 or (a == 0.0 and b > 0.0) else _TINY
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _span(a, r, t, first, last):
     """Columns of [first, last] where ``a (x + 0.5) + r >= t`` holds as computed; it is monotone in x."""
     if a > 0.0:
@@ -165,7 +166,7 @@ def _span(a, r, t, first, last):
     return first, last
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def raster(
     attributes, faces, materials, levels, texels, h, entries, boxes, band, near, cull, blend, upper, nearest, seen
 ):
@@ -210,11 +211,10 @@ def raster(
             for x in range(first, last + 1):
                 xc = x + 0.5
                 e0, e1, e2 = a0 * xc + r0, a1 * xc + r1, a2 * xc + r2
-                if not (e0 >= t0 and e1 >= t1 and e2 >= t2):
-                    continue
                 iz = np.float32(az * xc + rz)
                 index = base + x
-                if not nearest[index] < iz < far_limit:
+                # One branch, not five: which samples are inside cannot be predicted.
+                if not ((e0 >= t0) & (e1 >= t1) & (e2 >= t2) & (iz > nearest[index]) & (iz < far_limit)):
                     continue
                 if mode != OPAQUE:
                     if blend and iz >= upper[index]:

@@ -117,8 +117,13 @@ def _train(trainer: Any, system: Any, datamodule: Any, cfg: Any) -> None:
         write_command(cfg.trial_dir, sys.argv)
         snapshot_code(os.path.join(cfg.trial_dir, "code"))
     with graceful_interrupt(trainer):
-        trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
-    if trainer.state.status.value == "interrupted":
+        try:
+            trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
+        except SystemExit as cause:  # newer Lightning turns a KeyboardInterrupt into an exit
+            if trainer.interrupted:
+                raise KeyboardInterrupt from cause
+            raise
+    if trainer.interrupted:
         raise KeyboardInterrupt
     system.set_resume_status(system.current_epoch, trainer.global_step)
     trainer.test(system, datamodule=datamodule, verbose=False)

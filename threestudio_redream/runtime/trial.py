@@ -45,12 +45,24 @@ class TrialCheckpoint(ModelCheckpoint):
 
     FILE_EXTENSION = SUFFIX
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # inside the last batch, so that the loop counters are those of any other step and a longer run can go on
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._save_now(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step and trainer.global_step > 0:
-            candidates = self._monitor_candidates(trainer)
-            self._save_topk_checkpoint(trainer, candidates)
-            self._save_last_checkpoint(trainer, candidates)
+        self._save_now(trainer)  # stopped by a time limit, say
+
+    def _save_now(self, trainer: pl.Trainer) -> None:
+        if self._last_global_step_saved == trainer.global_step or trainer.global_step == 0:
+            return
+        candidates = self._monitor_candidates(trainer)
+        self._save_topk_checkpoint(trainer, candidates)
+        self._save_last_checkpoint(trainer, candidates)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)

@@ -82,8 +82,7 @@ def _triangles(
     corners, counts = _corners(lines, rows)
     if (counts < 3).any():
         warnings.append(f"{int((counts < 3).sum())} faces with fewer than three corners were skipped")
-    check_limit(limits, "max_faces", int(np.maximum(counts - 2, 0).sum()), "faces")
-    index, polygon = fan_corners(counts)
+    index, polygon = fan_corners(counts, limits)
     return corners[index], rows[b"f"][polygon]
 
 

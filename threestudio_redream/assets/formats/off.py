@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
 from threestudio_redream.assets.assemble import Parsed, Part
 from threestudio_redream.assets.files import SideFiles
 from threestudio_redream.assets.formats.mtl import GREY
-from threestudio_redream.assets.formats.polygons import fan
-from threestudio_redream.assets.formats.textlines import TextLines, parse_numbers
+from threestudio_redream.assets.formats.polygons import fan_corners
+from threestudio_redream.assets.formats.textlines import NumberRows, TextLines, parse_numbers
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.assets.types import Material
 from threestudio_redream.errors import AssetError
@@ -65,6 +66,20 @@ def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
     if textured:
         uvs = vertices[:, at : at + 2] * (1.0, -1.0) + (0.0, 1.0)
 
-    polygons = lines.numbers(rows[n_vertices : n_vertices + n_faces], 0, "OFF faces")
-    faces, _ = fan(polygons.values, polygons.counts, "OFF", limits)
-    return Parsed([Part(vertices[:, :3], faces, 0, normals, uvs, colors)], [Material(GREY if colors is None else (1.0, 1.0, 1.0, 1.0))])
+    faces = _faces(lines.numbers(rows[n_vertices : n_vertices + n_faces], 0, "OFF faces"), limits)
+    color = GREY if colors is None else (1.0, 1.0, 1.0, 1.0)
+    return Parsed([Part(vertices[:, :3], faces, 0, normals, uvs, colors)], [Material(color)])
+
+
+def _faces(rows: NumberRows, limits: Limits) -> NDArray[np.int64]:
+    """``[F, 3]`` from rows that hold a corner count, the corners, and perhaps a colour."""
+    if not len(rows.counts):
+        return np.zeros((0, 3), np.int64)
+    announced = rows.columns(1, "OFF faces")[:, 0]
+    if not ((announced >= 0) & (announced < rows.counts)).all():
+        raise AssetError("an OFF face has fewer corners than it announces", received=announced.max(), fix="Export it again")
+    counts = announced.astype(np.int64)
+    corners, polygon = fan_corners(counts, limits)
+    skipped = (np.cumsum(rows.counts) - rows.counts + 1) - (np.cumsum(counts) - counts)
+    indices = np.nan_to_num(rows.values[corners + skipped[polygon][:, None]], nan=-1.0)
+    return np.clip(indices, -1, 2**53).astype(np.int64)

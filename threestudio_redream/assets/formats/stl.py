@@ -43,10 +43,10 @@ def parse_ascii(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
     Raises:
         AssetError: damaged numbers, or an incomplete facet. AssetLimitError: too many facets.
     """
-    lines = TextLines(data, limits)
+    lines = TextLines(data if b"vertex" in data else data.lower(), limits)
     rows = lines.rows(b"vertex")
     check_limit(limits, "max_faces", len(rows) // 3, "faces")
-    if len(rows) % 3 or not len(lines.rows(b"endsolid")) + (b"endsolid" in data[-256:]):
+    if len(rows) % 3 or b"endsolid" not in data.lower()[-4096:]:
         raise AssetError("the STL is truncated in the middle of its facets", received=len(rows), fix="Export it again")
     return _merged(lines.numbers(rows, 6, "STL vertices").columns(3, "STL vertices"))
 

@@ -51,7 +51,7 @@ def accumulate_along_rays(
     if offsets is None:
         offsets = ray_offsets(ray_indices, n_rays)  # checks the order on every backend
     if resolve_backend(backend, weights) == "numba":
-        return _NumbaAccumulate.apply(weights, values, ray_indices, offsets)
+        return _NumbaAccumulate.apply(weights.contiguous(), values.contiguous(), ray_indices, offsets)
     return accumulate_reference(weights, values, ray_indices, n_rays)
 
 
@@ -65,7 +65,6 @@ class _NumbaAccumulate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, values: Tensor, ray_indices: Tensor, offsets: Tensor) -> Tensor:
-        weights, values = weights.contiguous(), values.contiguous()
         out = kernel_output(offsets.shape[0] - 1, values.shape[1], like=weights)
         kernels.accumulate_forward(*(array.detach().numpy() for array in (weights, values, offsets, out)))
         ctx.save_for_backward(weights, values, ray_indices, offsets)

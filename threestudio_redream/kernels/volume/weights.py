@@ -62,7 +62,7 @@ def render_weight_from_density(
     if offsets is None:
         offsets = ray_offsets(ray_indices, n_rays)
     if chosen == "numba":
-        return _NumbaWeights.apply(optical, ray_indices, offsets)
+        return _NumbaWeights.apply(optical.contiguous(), ray_indices, offsets)
     return weights_reference(optical, ray_indices, offsets)
 
 
@@ -104,7 +104,6 @@ class _NumbaWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, optical: Tensor, ray_indices: Tensor, offsets: Tensor) -> Weights:
-        optical = optical.contiguous()
         weights, trans, alphas, decays = (kernel_output(*optical.shape, like=optical) for _ in range(4))
         arrays = (optical.detach(), offsets, weights, trans, alphas, decays)
         kernels.weights_forward(*(array.numpy() for array in arrays))

@@ -196,11 +196,11 @@ class ImplicitVolume(BaseImplicitGeometry):
 
     def _forward_analytic(self, points: Tensor) -> dict[str, Tensor]:
         keep_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             if not (keep_graph and points.requires_grad):  # the caller's tensor stays as it is
-                points = points.detach().requires_grad_(True)
+                points = points.clone().detach().requires_grad_(True)
             encoded, raw, density = self._density(points)
-            (gradient,) = torch.autograd.grad(raw.sum(), points, create_graph=keep_graph, retain_graph=True)
+            (gradient,) = torch.autograd.grad(raw.sum(), points, create_graph=keep_graph)
             normal = functional.normalize(-gradient, dim=-1)
             output = {"density": density, **self._features(encoded, points), "normal": normal, "shading_normal": normal}
         return output if keep_graph else {key: value.detach() for key, value in output.items()}

@@ -1,0 +1,1 @@
+"""Backgrounds: the colour behind the object, by direction."""

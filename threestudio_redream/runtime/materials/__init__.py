@@ -1,0 +1,1 @@
+"""Materials: from features (and normals and lights) at points to colours."""

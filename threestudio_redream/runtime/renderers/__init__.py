@@ -1,0 +1,1 @@
+"""Renderers: rays and a scene to images."""
