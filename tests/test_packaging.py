@@ -86,24 +86,32 @@ def test_the_constraints_pin_every_dependency_exactly_and_meet_its_floor() -> No
     assert not pinned & {"torch", "torchvision"}
 
 
-def missing_extra_calls() -> list[tuple[str, str]]:
-    """Every extra that an error message tells users to install, with the place of the call."""
+def missing_extra_calls() -> list[tuple[str, str, str]]:
+    """Every package that an error message finds missing, the extra it recommends, and the place of the call."""
     found = []
     for path, tree in package_sources().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtraError":
-                given = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "extra")]
-                assert given, f"{path}:{node.lineno} names no extra"
-                assert isinstance(given[0], ast.Constant), f"{path}:{node.lineno}: write the extra as a literal"
-                found.append((str(given[0].value), f"{path.relative_to(ROOT)}:{node.lineno}"))
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                named = {word.arg: word.value for word in node.keywords}
+                given = [*node.args, *(named[name] for name in ("package", "extra")[len(node.args) :])][:2]
+                assert all(isinstance(value, ast.Constant) for value in given), f"{place}: write the names as literals"
+                found.append((*(str(value.value) for value in given), place))
     return found
 
 
-def test_every_extra_that_a_message_recommends_exists() -> None:
-    unknown = [
-        (extra, place) for extra, place in missing_extra_calls() if extra not in PROJECT["optional-dependencies"]
+def test_every_extra_that_a_message_recommends_exists_and_brings_the_package() -> None:
+    extras = {
+        name: {requirement_name(requirement) for requirement in requirements}
+        for name, requirements in PROJECT["optional-dependencies"].items()
+    }
+    distribution = {probe.module: canonical(probe.name) for probe in PROBES}
+    wrong = [
+        f"{place}: '{package}' by the extra '{extra}'"
+        for package, extra, place in missing_extra_calls()
+        if distribution.get(package, canonical(package)) not in extras.get(extra, set())
     ]
-    assert not unknown
+    assert not wrong
 
 
 def test_the_licence_is_whole_and_shipped() -> None:

@@ -18,6 +18,7 @@ BUILTIN_MODULES: dict[str, str] = {
     "solid-color-background": f"{_RUNTIME}.backgrounds.solid_color",
     "neural-environment-map-background": f"{_RUNTIME}.backgrounds.neural_environment_map",
     "nerf-volume-renderer": f"{_RUNTIME}.renderers.nerf_volume_renderer",
+    "dummy-exporter": f"{_RUNTIME}.exporters.base",
     "mesh-exporter": f"{_RUNTIME}.exporters.mesh_exporter",
 }
 

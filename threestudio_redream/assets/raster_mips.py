@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from threestudio_redream.assets.shading import decode_srgb, encode_srgb
 
-__all__ = ["LOD_BIAS", "MAX_TAPS", "build_pyramid", "halve", "multiply_factor"]
+__all__ = ["LOD_SCALE", "MAX_TAPS", "build_pyramid", "halve", "multiply_factor"]
 
 #: Look-ups along the longer axis of a pixel's footprint, and the shift of the mip level.
 MAX_TAPS = 8
-LOD_BIAS = 0.0
+LOD_SCALE = 1.0
 
 _CHUNK_ROWS = 256  # level-0 rows converted to float at a time: bounds memory for 4k textures
 

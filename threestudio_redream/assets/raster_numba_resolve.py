@@ -16,17 +16,17 @@ _BYTE = 1.0 / 255.0
 _LIGHT_X, _LIGHT_Y, _LIGHT_Z = WORLD_LIGHT
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _decode(value):
     return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _encode(value):
     return value * 12.92 if value <= 0.0031308 else 1.055 * value ** (1.0 / 2.4) - 0.055
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _times(colour, factor):
     """Product in linear light of two encoded values; exact shortcuts for white."""
     if factor == 1.0:
@@ -36,7 +36,7 @@ def _times(colour, factor):
     return _encode(_decode(colour) * _decode(factor))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _ray(view, x, y):
     """Unit world direction through a sample, and the ratio of distance along it to depth Z."""
     r0, r1, r2, u0, u1, u2, w0, w1, w2, _, _, _, focal, center_x, center_y = view
@@ -47,7 +47,7 @@ def _ray(view, x, y):
     return dx * inverse, dy * inverse, dz * inverse, norm
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _normal(p, view, i, j, k, b0, b1, b2):
     """Interpolated unit normal on the side of the surface that the camera sees."""
     ux, uy, uz = float(p[j, 0]) - p[i, 0], float(p[j, 1]) - p[i, 1], float(p[j, 2]) - p[i, 2]
@@ -67,7 +67,7 @@ def _normal(p, view, i, j, k, b0, b1, b2):
     return nx * inverse, ny * inverse, nz * inverse
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setup, x, y, extent):
     """Premultiplied colour of face ``f`` at sample position ``(x, y)``.
 
@@ -110,7 +110,7 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
     return red * light, green * light, blue * light, alpha
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _geometry(p, faces, view, f, setup, x, y):
     """Distance along the unit ray and the normal, turned to graze where it would face away."""
     a0, d0, c0, a1, d1, c1, a2, d2, c2, az, bz, cz, _ = setup
@@ -146,54 +146,58 @@ def resolve_band(
     setup = face_setup(h, 0, 0, 0)
     for row in range(rows[0], rows[1]):
         for column in range(box[0], box[0] + box[2]):
-            covered = False
             index = (row - rows[0]) * supersample * width + (column - box[0]) * supersample
+            uniform = True
+            for layer in range(layers):
+                for line in range(index, index + supersample * width, width):
+                    for sample in range(line, line + supersample):
+                        uniform &= seen[layer, sample] == seen[0, index]
+            if uniform and seen[0, index] < 0:
+                continue
             q = 0
-            for _ in range(supersample):
-                for offset in range(supersample):
+            for line in range(index, index + supersample * width, width):
+                for sample in range(line, line + supersample):
                     hit = False
                     for layer in range(layers):
-                        ids[layer, q] = seen[layer, index + offset]
+                        ids[layer, q] = seen[layer, sample]
                         hit |= ids[layer, q] >= 0
                     pending[q] = hit
-                    covered |= hit
                     q += 1
-                index += width
-            if not covered:
-                continue
-            x_base, y_base = column * supersample + 0.5, row * supersample + 0.5
             # Depth and normal of the covered sample nearest to the pixel centre, of its front surface.
-            for step in range(count):
-                q = order[step]
-                if not pending[q]:
-                    continue
-                f = ids[0, q]
-                for layer in range(1, layers):
-                    if ids[layer, q] >= 0:
-                        f = ids[layer, q]
-                        break
-                if f != cached:
-                    setup = face_setup(h, faces[f, 0], faces[f, 1], faces[f, 2])
-                    cached = f
-                x, y = x_base + q % supersample, y_base + q // supersample
-                distance, nx, ny, nz = _geometry(p, faces, view, f, setup, x, y)
-                depth[row, column, 0] = distance
-                normal[row, column, 0], normal[row, column, 1], normal[row, column, 2] = nx, ny, nz
-                break
+            q = 0
+            while not pending[order[q]]:
+                q += 1
+            q = order[q]
+            f = ids[0, q]
+            for layer in range(1, layers):
+                if ids[layer, q] >= 0:
+                    f = ids[layer, q]
+                    break
+            if f != cached:
+                setup = face_setup(h, faces[f, 0], faces[f, 1], faces[f, 2])
+                cached = f
+            x_base, y_base = column * supersample + 0.5, row * supersample + 0.5
+            x, y = x_base + q % supersample, y_base + q // supersample
+            distance, nx, ny, nz = _geometry(p, faces, view, f, setup, x, y)
+            depth[row, column, 0] = distance
+            normal[row, column, 0], normal[row, column, 1], normal[row, column, 2] = nx, ny, nz
             red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
             for q in range(count):
                 if not pending[q]:
                     continue
-                same, sum_x, sum_y = 0, 0, 0
-                for other in range(q, count):
-                    equal = pending[other]
-                    for layer in range(layers):
-                        equal &= ids[layer, other] == ids[layer, q]
-                    if equal:
-                        pending[other] = False
-                        same += 1
-                        sum_x += other % supersample
-                        sum_y += other // supersample
+                if uniform:
+                    same, sum_x, sum_y = count, count * (supersample - 1) // 2, count * (supersample - 1) // 2
+                else:
+                    same, sum_x, sum_y = 0, 0, 0
+                    for other in range(q, count):
+                        equal = pending[other]
+                        for layer in range(layers):
+                            equal &= ids[layer, other] == ids[layer, q]
+                        if equal:
+                            pending[other] = False
+                            same += 1
+                            sum_x += other % supersample
+                            sum_y += other // supersample
                 x, y = x_base + sum_x / same, y_base + sum_y / same
                 extent = np.sqrt(float(same))
                 remaining = float(same)
@@ -210,5 +214,7 @@ def resolve_band(
                     red, green, blue = red + remaining * r, green + remaining * g, blue + remaining * b
                     alpha += remaining * a
                     remaining *= 1.0 - a
+                if uniform:
+                    break
             rgba[row, column, 0], rgba[row, column, 1] = red / count, green / count
             rgba[row, column, 2], rgba[row, column, 3] = blue / count, alpha / count

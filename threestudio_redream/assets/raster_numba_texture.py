@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from threestudio_redream.assets.raster_mips import LOD_BIAS, MAX_TAPS
+from threestudio_redream.assets.raster_mips import LOD_SCALE, MAX_TAPS
 from threestudio_redream.assets.raster_pack import FACTOR, FIRST_LEVEL, LEVEL_COUNT, REPEAT
 
 __all__ = ["sample_texture", "surface_alpha"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _texel_pair(coordinate, size, repeat):
     """The two neighbours of a coordinate along one axis, and the weight of the second."""
     position = coordinate * size - 0.5
@@ -30,7 +30,7 @@ def _texel_pair(coordinate, size, repeat):
     return first, second, position - base
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _bilinear(levels, texels, level, u, v, repeat):
     width, height = levels[level, 1], levels[level, 2]
     x0, x1, wx = _texel_pair(u, width, repeat)
@@ -47,7 +47,7 @@ def _bilinear(levels, texels, level, u, v, repeat):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _into_unit(coordinate, repeat):
     """Wrap or clamp to [0, 1], so that no later conversion to an integer can overflow."""
     if repeat:
@@ -55,7 +55,7 @@ def _into_unit(coordinate, repeat):
     return min(max(coordinate, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
     """Filtered texture colour in [0, 255] under a pixel footprint.
 
@@ -64,43 +64,45 @@ def sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
     """
     repeat = materials[material, REPEAT] != 0.0
     first = int(materials[material, FIRST_LEVEL])
-    last = first + int(materials[material, LEVEL_COUNT]) - 1
     width, height = levels[first, 1], levels[first, 2]
     u, v = _into_unit(u, repeat), _into_unit(v, repeat)
-    # Squared singular values of the footprint, in texels.
+    # Squared singular values of the footprint, in texels: mean + spread and mean - spread.
     ux_texels, uy_texels, vx_texels, vy_texels = ux * width, uy * width, vx * height, vy * height
     xx = ux_texels * ux_texels + vx_texels * vx_texels
     yy = uy_texels * uy_texels + vy_texels * vy_texels
     xy = ux_texels * uy_texels + vx_texels * vy_texels
     mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
     spread = np.sqrt(half * half + xy * xy)
-    major = np.sqrt(mean + spread)
-    if major <= 1.0:
-        return _bilinear(levels, texels, first, u, v, repeat)
-    if not major < MAX_TAPS * 65536.0:  # seen edge-on, or next to the eye: the average of the texture
-        return _bilinear(levels, texels, last, u, v, repeat)
-    minor = np.sqrt(max(mean - spread, 0.0))
-    taps = int(min(np.ceil(major / max(minor, 1.0) - 0.5), MAX_TAPS))
-    lod = np.log2(max(minor, major / taps)) + LOD_BIAS
-    lod = min(max(lod, 0.0), float(last - first))
-    level = first + int(lod)
-    blend = lod - np.floor(lod)
-    step_u, step_v = 0.0, 0.0
-    if taps > 1:
-        # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
-        along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
-        norm = taps * np.sqrt(along_x * along_x + along_y * along_y)
-        step_u, step_v = (ux * along_x + uy * along_y) / norm, (vx * along_x + vy * along_y) / norm
+    last = first + int(materials[material, LEVEL_COUNT]) - 1
+    level, taps, step_u, step_v, weight = first, 1, 0.0, 0.0, 0.0
+    if not mean + spread < 1e12:  # seen edge-on, or next to the eye: the average of the texture
+        level = last
+    elif mean + spread > 1.0:
+        ratio = (mean + spread) / max(mean - spread, 1.0)
+        if ratio > 2.25:
+            taps = int(min(np.sqrt(ratio) + 0.5, MAX_TAPS))
+            # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
+            along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
+            norm = taps * np.sqrt(along_x * along_x + along_y * along_y)
+            step_u, step_v = (ux * along_x + uy * along_y) / norm, (vx * along_x + vy * along_y) / norm
+            u, v = u - 0.5 * (taps - 1) * step_u, v - 0.5 * (taps - 1) * step_v
+        area = max(mean - spread, (mean + spread) / (taps * taps)) * LOD_SCALE
+        while area >= 4.0 and level < last:
+            area *= 0.25
+            level += 1
+        # Between two levels the weight is linear in the size of the footprint, not in its logarithm.
+        if area > 1.0 and level < last:
+            weight = np.sqrt(area) - 1.0
     red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
-    for tap in range(taps):
-        shift = tap - 0.5 * (taps - 1)
-        tap_u, tap_v = u + shift * step_u, v + shift * step_v
-        r, g, b, a = _bilinear(levels, texels, level, tap_u, tap_v, repeat)
-        if blend > 0.0:
-            r1, g1, b1, a1 = _bilinear(levels, texels, level + 1, tap_u, tap_v, repeat)
-            r, g, b, a = r + blend * (r1 - r), g + blend * (g1 - g), b + blend * (b1 - b), a + blend * (a1 - a)
-        red, green, blue, alpha = red + r, green + g, blue + b, alpha + a
-    return red / taps, green / taps, blue / taps, alpha / taps
+    for _ in range(taps):
+        share, below = 1.0 - weight, level
+        while share > 0.0:
+            r, g, b, a = _bilinear(levels, texels, below, u, v, repeat)
+            red, green, blue, alpha = red + share * r, green + share * g, blue + share * b, alpha + share * a
+            share, below = (weight, level + 1) if below == level else (0.0, level)
+        u, v = u + step_u, v + step_v
+    scale = 1.0 / taps
+    return red * scale, green * scale, blue * scale, alpha * scale
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -104,7 +104,7 @@ def bin_faces(boxes, y_low, n_bands, rows):
     return starts, entries
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def face_setup(h, i, j, k):
     """Edge functions (three each for a, b, c), the plane of 1/Z, and the winding (0: not drawable)."""
     x0, y0, z0 = h[i, 0], h[i, 1], h[i, 2]
@@ -136,13 +136,13 @@ def face_setup(h, i, j, k):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _threshold(a, b):
     """0 where the triangle owns samples exactly on the edge, else the least positive number."""
     return 0.0 if a > 0.0 or (a == 0.0 and b > 0.0) else _TINY
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _span(a, r, t, first, last):
     """Columns of [first, last] where ``a (x + 0.5) + r >= t`` holds as computed; it is monotone in x."""
     if a > 0.0:

@@ -107,7 +107,9 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
     parts = [OmegaConf.create(str(y)) if from_string else _read_yaml(Path(y)) for y in yamls]
     for part in parts:
         if not isinstance(part, DictConfig):
-            raise ConfigError("The configuration is not a mapping", received=part, fix="Start the yaml with key: value.")
+            raise ConfigError(
+                "The configuration is not a mapping", received=part, fix="Start the yaml with key: value."
+            )
     for argument in cli_args:
         if "=" not in argument or argument.startswith(("-", "+", "~", "=")):
             raise ConfigError(

@@ -26,6 +26,7 @@ class ProgressiveBandFrequency(nn.Module, Updateable):
     """
 
     mask: Tensor
+    bands: Tensor
 
     def __init__(self, n_input_dims: int, config: dict[str, Any]) -> None:
         super().__init__()

@@ -80,7 +80,9 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from threestudio_redream.runtime.device import get_rank, set_device
     from threestudio_redream.runtime.extensions import load_custom_modules
     from threestudio_redream.runtime.registry import find
+    from threestudio_redream.runtime.stand_in import install
 
+    install()  # extensions written for upstream import threestudio
     load_custom_modules()
     cfg = load_config(*args.config, cli_args=overrides, n_gpus=devices)
     checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)

@@ -237,12 +237,16 @@ class ImplicitVolume(BaseImplicitGeometry):
             )
         if eps != "progressive" and not (_is_number(eps) and eps > 0):
             raise ConfigError(
-                "finite_difference_normal_eps is neither a positive number nor progressive", received=eps, fix="Use 0.01."
+                "finite_difference_normal_eps is neither a positive number nor progressive",
+                received=eps,
+                fix="Use 0.01.",
             )
         needed = {"min_anneal_step", "max_anneal_step", "start_val", "end_val"}
         if isinstance(anneal, Mapping) and not needed <= set(anneal):
             raise ConfigError(
-                "anneal_density_blob_std_config is incomplete", received=dict(anneal), fix=f"Give {', '.join(sorted(needed))}."
+                "anneal_density_blob_std_config is incomplete",
+                received=dict(anneal),
+                fix=f"Give {', '.join(sorted(needed))}.",
             )
 
 

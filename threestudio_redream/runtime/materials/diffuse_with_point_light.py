@@ -1,4 +1,4 @@
-"""``diffuse-with-point-light-material``: Lambert shading with random simplifications (DreamFusion, Poole et al. 2023)."""
+"""``diffuse-with-point-light-material``: Lambert shading, randomly simplified (DreamFusion, Poole et al. 2023)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
     def configure(self) -> None:
         self.albedo_activation = get_activation(self.cfg.albedo_activation)
         for name in ("ambient_light_color", "diffuse_light_color"):
-            self.register_buffer(name, torch.tensor(tuple(self.cfg[name]), dtype=torch.float32))
+            self.register_buffer(name, torch.tensor(tuple(getattr(self.cfg, name)), dtype=torch.float32))
         self.ambient_only = False
 
     def forward(
@@ -88,9 +88,7 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
         if shading == "albedo":
             return albedo
         if shading not in ("textureless", "diffuse"):
-            raise ConfigError(
-                "There is no such shading", received=shading, fix="Use albedo, textureless or diffuse."
-            )
+            raise ConfigError("There is no such shading", received=shading, fix="Use albedo, textureless or diffuse.")
         to_light = functional.normalize(light_positions - positions, dim=-1)
         facing = (shading_normal * to_light).sum(dim=-1, keepdim=True).clamp(min=0.0)
         light = facing * diffuse + ambient

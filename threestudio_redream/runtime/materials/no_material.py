@@ -39,9 +39,10 @@ class NoMaterial(BaseMaterial):
     def configure(self) -> None:
         self.requires_normal = self.cfg.requires_normal
         self.color_activation = get_activation(self.cfg.color_activation)
-        self.use_network = self.cfg.input_feature_dims is not None and self.cfg.mlp_network_config is not None
-        if self.use_network:
-            self.network = get_mlp(self.cfg.input_feature_dims, self.cfg.n_output_dims, self.cfg.mlp_network_config)
+        channels, network = self.cfg.input_feature_dims, self.cfg.mlp_network_config
+        self.use_network = channels is not None and network is not None
+        if channels is not None and network is not None:
+            self.network = get_mlp(channels, self.cfg.n_output_dims, network)
 
     def forward(self, features: Tensor, **kwargs: Any) -> Tensor:
         """``features`` ``[..., F]`` to colour ``[..., n_output_dims]``.
@@ -65,5 +66,7 @@ class NoMaterial(BaseMaterial):
         """``albedo`` ``[..., 3]`` in [0, 1]: the first three channels of the colour."""
         color = self(features).clamp(0.0, 1.0)
         if color.shape[-1] < 3:
-            raise ConfigError("A texture needs 3 colour channels", received=color.shape[-1], fix="Set n_output_dims: 3.")
+            raise ConfigError(
+                "A texture needs 3 colour channels", received=color.shape[-1], fix="Set n_output_dims: 3."
+            )
         return {"albedo": color[..., :3]}

@@ -72,7 +72,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
         super().configure(geometry, material, background)
         if self.cfg.estimator not in ("occgrid", "importance"):
             raise ConfigError(
-                "This sampling estimator is not available", received=self.cfg.estimator, fix="Use occgrid or importance."
+                "This sampling estimator is not available",
+                received=self.cfg.estimator,
+                fix="Use occgrid or importance.",
             )
         if self.cfg.num_samples_per_ray < 1:
             raise ConfigError(
@@ -113,14 +115,14 @@ class NeRFVolumeRenderer(VolumeRenderer):
             Always ``comp_rgb``, ``comp_rgb_fg`` (premultiplied), ``comp_rgb_bg`` ``[B, H, W, C]``; ``opacity``,
             ``depth``, ``z_variance`` ``[B, H, W, 1]``. ``comp_normal`` ``[B, H, W, 3]`` if there are normals (in
             training only with ``return_comp_normal``). In training also, per sample, ``weights``,
-            ``t_points``, ``t_intervals`` ``[M, 1]``, ``t_dirs``, ``points`` ``[M, 3]``, ``ray_indices`` ``[M]`` and what
-            the geometry returned. See :func:`.compositing.composite` for their meaning.
+            ``t_points``, ``t_intervals`` ``[M, 1]``, ``t_dirs``, ``points`` ``[M, 3]``, ``ray_indices`` ``[M]`` and
+            what the geometry returned. See :func:`.compositing.composite` for their meaning.
         """
         batch, height, width = rays_o.shape[:3]
         origins, directions = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
         lights = origins
         if light_positions is not None:
-            lights = light_positions.view(-1, 1, 3).expand(batch, height * width, 3).reshape(-1, 3)
+            lights = light_positions.reshape(-1, 1, 3).expand(batch, height * width, 3).reshape(-1, 3)
         render = functools.partial(self._render_rays, batch_extras=kwargs)
         if self.training:
             flat = render(origins, directions, lights)
@@ -149,7 +151,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
             step=global_step, occ_eval_fn=lambda points: self.geometry.forward_density(points) * self.render_step_size
         )
 
-    def _render_rays(self, rays_o: Tensor, rays_d: Tensor, lights: Tensor, *, batch_extras: dict[str, Any]) -> dict[str, Tensor]:
+    def _render_rays(
+        self, rays_o: Tensor, rays_d: Tensor, lights: Tensor, *, batch_extras: dict[str, Any]
+    ) -> dict[str, Tensor]:
         """Everything but the background for rays ``[R, 3]``: per-ray tensors, and per-sample ones in training."""
         ray_indices, t_starts, t_ends = self._sample(rays_o, rays_d)
         if ray_indices.numel() == 0 and self.training:
@@ -162,9 +166,8 @@ class NeRFVolumeRenderer(VolumeRenderer):
         perturb = self.training and self.cfg.return_normal_perturb
         chunk = 0 if self.training else self.cfg.eval_chunk_size
         geo_out = chunk_batch(self.geometry, chunk, positions, output_normal=needs_normal or perturb)
-        extras = {k: v for k, v in batch_extras.items() if k not in geo_out}
         color = chunk_batch(
-            functools.partial(self.material, **extras),
+            functools.partial(self.material, **batch_extras),  # what the geometry says wins over the batch
             chunk,
             viewdirs=t_dirs,
             positions=positions,

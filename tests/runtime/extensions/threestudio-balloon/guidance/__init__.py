@@ -1,0 +1,1 @@
+from . import colour  # noqa: F401

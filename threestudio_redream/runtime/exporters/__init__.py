@@ -1,0 +1,1 @@
+"""Exporters: from a trained scene to files."""

@@ -1,0 +1,1 @@
+"""Guidance: from rendered images and a prompt to losses."""

@@ -1,0 +1,1 @@
+"""Prompt processors: from a prompt to text embeddings, by view direction."""
