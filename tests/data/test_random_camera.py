@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threestudio_redream.cameras import camera_positions, focal_length, look_at, orbit_c2w, pixel_rays, projection_matrix
+from threestudio_redream.cameras import (
+    camera_positions,
+    focal_length,
+    look_at,
+    orbit_c2w,
+    pixel_rays,
+    projection_matrix,
+)
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.data.random_camera import RandomCameraDataModule
 from threestudio_redream.runtime.data.stepped import SteppedIterableDataset
@@ -54,7 +61,11 @@ def test_rays_and_projection_agree():
     height, width = 5, 7
     rays_o, rays_d = pixel_rays(c2w, 50.0, height, width)
     points = rays_o + 1.7 * rays_d
-    clip = np.einsum("ij,hwj->hwi", projection_matrix(50.0, width / height) @ np.linalg.inv(c2w[0]), np.concatenate([points[0], np.ones((height, width, 1))], -1))
+    clip = np.einsum(
+        "ij,hwj->hwi",
+        projection_matrix(50.0, width / height) @ np.linalg.inv(c2w[0]),
+        np.concatenate([points[0], np.ones((height, width, 1))], -1),
+    )
     ndc = clip[..., :2] / clip[..., 3:]
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     np.testing.assert_allclose(ndc[..., 0], (columns + 0.5) / width * 2 - 1, atol=1e-5)
@@ -92,9 +103,12 @@ def test_training_batches_have_the_contracts_keys(batch_size):
 def test_units_and_ranges_without_perturbation():
     quiet = {"camera_perturb": 0.0, "center_perturb": 0.0, "up_perturb": 0.0}
     batch = _batch(batch_size=64, height=2, width=2, elevation_range=[-10, 45], fovy_range=[40, 70], **quiet)
-    assert batch["elevation"].min() >= -10 and batch["elevation"].max() <= 45
-    assert math.radians(40) <= batch["fovy"].min() and batch["fovy"].max() <= math.radians(70)
-    assert batch["camera_distances"].min() >= 1 and batch["camera_distances"].max() <= 1.5
+    assert batch["elevation"].min() >= -10
+    assert batch["elevation"].max() <= 45
+    assert math.radians(40) <= batch["fovy"].min()
+    assert batch["fovy"].max() <= math.radians(70)
+    assert batch["camera_distances"].min() >= 1
+    assert batch["camera_distances"].max() <= 1.5
     expected = camera_positions(batch["azimuth"], batch["elevation"], batch["camera_distances"])
     np.testing.assert_allclose(batch["camera_positions"], expected, atol=1e-5)
     sectors = ((batch["azimuth"] + 180) / 360 * 64).floor().long().sort().values
@@ -103,9 +117,17 @@ def test_units_and_ranges_without_perturbation():
 
 @pytest.mark.parametrize("strategy", ["dreamfusion", "magic3d"])
 def test_lights(strategy):
-    batch = _batch(batch_size=200, height=1, width=1, light_sample_strategy=strategy, light_distance_range=[0.8, 1.5], camera_perturb=0.0)
+    batch = _batch(
+        batch_size=200,
+        height=1,
+        width=1,
+        light_sample_strategy=strategy,
+        light_distance_range=[0.8, 1.5],
+        camera_perturb=0.0,
+    )
     distance = batch["light_positions"].norm(dim=-1)
-    assert distance.min() >= 0.8 - 1e-5 and distance.max() <= 1.5 + 1e-5
+    assert distance.min() >= 0.8 - 1e-5
+    assert distance.max() <= 1.5 + 1e-5
     cosine = torch.cosine_similarity(batch["light_positions"], batch["camera_positions"], dim=-1)
     assert cosine.mean() > 0.4
     if strategy == "magic3d":
@@ -138,7 +160,8 @@ def test_evaluation_views():
     assert [round(float(b["azimuth"])) for b in validation] == [0, 120, 240]
     test = _evaluation("test", n_test_views=120, eval_batch_size=40)
     azimuth = torch.cat([b["azimuth"] for b in test])
-    assert azimuth[0] == 0 and azimuth[-1] == 360
+    assert azimuth[0] == 0
+    assert azimuth[-1] == 360
     assert torch.diff(azimuth).mean() == pytest.approx(360 / 119)
     assert torch.cat([b["index"] for b in test]).tolist() == list(range(120))
     assert test[0]["rays_d"].shape == (40, 6, 8, 3)

@@ -64,6 +64,17 @@ def test_pdf_follows_the_histogram():
     assert float(got[0][(got[0] > 1) & (got[0] < 3)].mean()) == pytest.approx(2.0, abs=1e-2)
 
 
+def test_stratified_pdf_draws_one_distance_from_each_part():
+    edges, weights = torch.tensor([[0.0, 1.0]]).expand(200, 2), torch.ones(200, 1)
+    got = sample_pdf(edges, weights, 4, stratified=True, generator=seeded())
+    part = got * 4 - torch.arange(4)
+    assert float(part.min()) >= 0
+    assert float(part.max()) <= 1
+    assert part.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert part.std().item() == pytest.approx(12**-0.5, abs=0.05)
+    assert torch.equal(got, sample_pdf(edges, weights, 4, stratified=True, generator=seeded()))
+
+
 def test_pdf_without_usable_weights_is_even():
     edges = torch.tensor([[0.0, 1.0, 2.0]]).expand(3, 3)
     weights = torch.tensor([[0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])

@@ -66,6 +66,15 @@ def test_weights_match_the_definition(backend, counts, scale):
     assert bool((opacity <= 1 + 1e-6).all())
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 0.1, 5.0])
+def test_double_precision_is_kept(scale):
+    rays, starts, ends, sigmas = make_samples([9, 0, 40], scale=scale, dtype=torch.float64)
+    fast = render_weight_from_density(starts, ends, sigmas, rays, 3, backend="numba")
+    for tensor, expected in zip(fast, render_weight_from_density(starts, ends, sigmas, rays, 3, backend="torch")):
+        assert tensor.dtype == torch.float64
+        torch.testing.assert_close(tensor, expected, rtol=3e-13, atol=0)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_numbers_of_the_docstrings(backend):
     rays = torch.tensor([0, 0])

@@ -84,7 +84,10 @@ def test_unsafe_values_are_named(tmp_path):
 
 def test_damage_is_noticed_and_older_files_are_used(tmp_path):
     for step in (10, 20, 30):
-        write_checkpoint(tmp_path / f"epoch=0-step={step}.safetensors", {"epoch": 0, "global_step": step, "state_dict": {"w": torch.ones(64) * step}})
+        write_checkpoint(
+            tmp_path / f"epoch=0-step={step}.safetensors",
+            {"epoch": 0, "global_step": step, "state_dict": {"w": torch.ones(64) * step}},
+        )
     newest = tmp_path / "epoch=0-step=30.safetensors"
     data = bytearray(newest.read_bytes())
     data[-3] ^= 0x40
@@ -105,7 +108,7 @@ def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
         read_checkpoint(other)
     pickled = tmp_path / "last.ckpt"
-    torch.save({"state_dict": {}}, pickled)
+    torch.save({"state_dict": {}}, pickled)  # noqa: TID251 (the foreign file that must be refused)
     with pytest.raises(CheckpointError, match="pickles"):
         read_checkpoint(pickled)
     with pytest.raises(CheckpointError, match="does not exist"):
@@ -128,7 +131,16 @@ def test_fuzzed_files_give_named_errors(tmp_path_factory, noise, at):
     assert tree["epoch"] == 0
 
 
-@pytest.mark.parametrize("value", [{"$": "tensor", "v": "absent"}, {"$": "eval", "v": "1"}, {"$": "dtype", "v": "load"}, {"$": "tuple", "v": 3}, {"$": "numpy"}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$": "tensor", "v": "absent"},
+        {"$": "eval", "v": "1"},
+        {"$": "dtype", "v": "load"},
+        {"$": "tuple", "v": 3},
+        {"$": "numpy"},
+    ],
+)
 def test_malformed_trees_give_named_errors(value):
     with pytest.raises(CheckpointError):
         decode(value, {})
@@ -136,7 +148,11 @@ def test_malformed_trees_give_named_errors(value):
 
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(), inner, max_size=4) | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=20,
 )
 
@@ -223,7 +239,7 @@ def test_kill_while_writing_never_leaves_a_broken_file(tmp_path):
 
 
 def test_rng_states_restore_every_generator():
-    random.random(), np.random.normal(), torch.rand(1)  # noqa: B018, NPY002
+    random.random(), np.random.normal(), torch.rand(1)  # noqa: NPY002
     state = capture_rng()
     value, tensors = encode(state)
 

@@ -23,7 +23,10 @@ def _yaml(tmp_path, text, name="a.yaml"):
 
 
 def test_merge_order_and_trial_folder(tmp_path):
-    first = _yaml(tmp_path, f"name: one\ntag: t\nuse_timestamp: false\nexp_root_dir: {tmp_path}/out\nseed: 1\nsystem: {{a: 1, b: 1}}\n")
+    first = _yaml(
+        tmp_path,
+        f"name: one\ntag: t\nuse_timestamp: false\nexp_root_dir: {tmp_path}/out\nseed: 1\nsystem: {{a: 1, b: 1}}\n",
+    )
     second = _yaml(tmp_path, "seed: 2\nsystem: {b: 2, c: '${system.b}'}\n", "b.yaml")
     cfg = load_config(first, second, cli_args=["system.b=3", "name=cli"], n_gpus=1)
     assert (cfg.seed, cfg.name, cfg.system.a, cfg.system.b, cfg.system.c) == (2, "cli", 1, 3, 3)
@@ -130,7 +133,7 @@ def test_schedules(value, epoch, step, expected):
 
 @pytest.mark.parametrize("value", ["1", None, True, [1, 2], [0, 1, 2, 3, 4], [0, "a", 1, 2], [10, 1.0, 0.0, 5], {}])
 def test_malformed_schedules_show_the_value(value):
-    with pytest.raises(ConfigError, match="(?s)schedule.*got"):
+    with pytest.raises(ConfigError, match=r"(?s)schedule.*got"):
         C(value, 0, 0)
 
 

@@ -48,7 +48,10 @@ def test_extension_trains_validates_tests_resumes_and_exports(workspace):
     parsed = str(trial / "configs/parsed.yaml")
     assert main(["--config", parsed, "resume=last", "trainer.max_steps=25"]) == 0
     assert newest_checkpoint(trial / "ckpts").stem == "epoch=0-step=25"
-    assert main(["--config", parsed, "--export", "resume=last", "system.exporter={resolution: 32, texture_size: 128}"]) == 0
+    assert (
+        main(["--config", parsed, "--export", "resume=last", "system.exporter={resolution: 32, texture_size: 128}"])
+        == 0
+    )
     from threestudio_redream.assets import load_asset
 
     asset = load_asset(trial / "save/it25-export/model.glb")

@@ -30,7 +30,8 @@ system:
     args: {betas: [0.9, 0.99]}
     params: {geometry.layer: {lr: 0.01}, geometry.head: {lr: 0.001}}
   scheduler: {name: ExponentialLR, interval: step, args: {gamma: 0.99}}
-trainer: {max_steps: 12, log_every_n_steps: 1, num_sanity_val_steps: 0, val_check_interval: 3, check_val_every_n_epoch: null}
+trainer:
+  {max_steps: 12, log_every_n_steps: 1, num_sanity_val_steps: 0, val_check_interval: 3, check_val_every_n_epoch: null}
 checkpoint: {every_n_train_steps: 4, monitor: step, mode: max, save_top_k: 2, save_last: link}
 """
 
@@ -62,7 +63,13 @@ def test_a_run_leaves_the_documented_trial_folder(workspace):
         "epoch=0-step=8.safetensors",
         "last.safetensors",
     ]
-    for name in ("cmd.txt", "configs/parsed.yaml", "configs/raw.yaml", "code/environment.json", "csv_logs/version_0/metrics.csv"):
+    for name in (
+        "cmd.txt",
+        "configs/parsed.yaml",
+        "configs/raw.yaml",
+        "code/environment.json",
+        "csv_logs/version_0/metrics.csv",
+    ):
         assert (trial / name).is_file(), name
     assert list((trial / "tb_logs/version_0").glob("events*"))
     assert (trial / "save/turn.mp4").is_file()
@@ -78,7 +85,12 @@ def test_resume_is_bit_exact(workspace):
     assert newest_checkpoint("outputs/toy/parts/ckpts").stem == "epoch=0-step=7"
     # a new process would start from other random states
     torch.manual_seed(999)
-    assert main(["--config", "outputs/toy/parts/configs/parsed.yaml", "--gpu", "cpu", "resume=last", "trainer.max_steps=12"]) == 0
+    assert (
+        main(
+            ["--config", "outputs/toy/parts/configs/parsed.yaml", "--gpu", "cpu", "resume=last", "trainer.max_steps=12"]
+        )
+        == 0
+    )
     whole, parts = _weights("outputs/toy/whole"), _weights("outputs/toy/parts")
     assert whole["global_step"] == parts["global_step"] == 12
     for key, value in whole["state_dict"].items():
@@ -110,7 +122,13 @@ def test_hook_order(workspace):
 
     registry._classes["toy-system"] = Probe
     assert _launch("trainer.max_steps=4") == 0
-    assert seen["order"][:5] == ["post_configure", "preprocess:train", "update_step:0", "training_step:0", "update_step_end:1"]
+    assert seen["order"][:5] == [
+        "post_configure",
+        "preprocess:train",
+        "update_step:0",
+        "training_step:0",
+        "update_step_end:1",
+    ]
     first_validation = seen["order"].index("preprocess:validation")
     assert seen["order"][first_validation : first_validation + 4] == [
         "preprocess:validation",
@@ -234,7 +252,7 @@ def test_broken_extension_is_named_in_the_error(workspace, capsys):
 
 def test_train_is_the_default_and_stages_exclude_each_other(capsys):
     args, extra = build_parser().parse_known_args(["--config", "a.yaml", "seed=1"])
-    assert not (args.train or args.validate or args.test or args.export)
+    assert not any((args.train, args.validate, args.test, args.export))
     assert extra == ["seed=1"]
     with pytest.raises(SystemExit):
         build_parser().parse_args(["--config", "a", "--train", "--test"])

@@ -110,7 +110,8 @@ def test_no_custom_folder_is_fine(tmp_path):
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, threestudio_redream; print([m for m in ('torch','numpy','numba','pytorch_lightning') if m in sys.modules])"
+    heavy = ("torch", "numpy", "numba", "pytorch_lightning")
+    code = f"import sys, threestudio_redream; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 
@@ -141,5 +142,5 @@ def test_upstream_host_hands_out_its_own_classes(tmp_path):
         "assert runtime.find('x') == 'x'\n"
     )
     # the package's own import would load our systems on the fake host, so go through runtime only
-    code = "import sys; sys.path.insert(0, r'%s')\nimport threestudio_redream.catalog\n" % tmp_path + code
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport threestudio_redream.catalog\n{code}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

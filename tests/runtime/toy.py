@@ -76,7 +76,9 @@ class ToySystem(BaseSystem):
         self.order.append("validation_end")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.save_rgb_image(f"it{self.true_global_step}-test/{int(batch['index'][0])}.png", self.geometry(batch["rays_d"])[0])
+        self.save_rgb_image(
+            f"it{self.true_global_step}-test/{int(batch['index'][0])}.png", self.geometry(batch["rays_d"])[0]
+        )
 
     def on_test_epoch_end(self) -> None:
         self.save_img_sequence("turn", f"it{self.true_global_step}-test", r"(\d+)\.png")

@@ -174,10 +174,8 @@ class AssetRenderer:
         matrices, fov = _check_cameras(c2w, fovy_deg)
         shape = (len(matrices), height, width)
         rgba, depth, normal = (np.zeros((*shape, channels), np.float32) for channels in (4, 1, 3))
-        rotation = np.ascontiguousarray(matrices[:, :3, :3])
-        origin = np.ascontiguousarray(matrices[:, :3, 3])
         focal = 0.5 * height * self.supersample / np.tan(0.5 * np.deg2rad(fov))
-        settings = (self.supersample, self._layers, self.cull_backfaces, self._shading, self.near)
-        from threestudio_redream.assets.rasteriser_numba import render_views
-        render_views(self.packed, rotation, origin, focal, *settings, rgba, depth, normal)
+        from threestudio_redream.assets.rasteriser_numba import Settings, render_views, view_array
+        views=np.stack([view_array(m[:3,:3],m[:3,3],f,(height*self.supersample,width*self.supersample)) for m,f in zip(matrices,focal)])
+        render_views(self.packed, views, Settings(self.supersample, self._layers, self.cull_backfaces, self._shading, self.near), rgba, depth, normal)
         return Renders(rgba, depth, normal)

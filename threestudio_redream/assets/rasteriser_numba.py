@@ -1,192 +1,196 @@
-"""Driver of the numba rasteriser: views and bands of rows, serial or in parallel, always the same image.
+"""Driver of the numba rasteriser: views and bands of rows, on one thread or several, always the same image.
 
-The image is cut into bands whose sample buffers fit in the L2 cache. Bands and views share nothing,
-so the result does not depend on the number of threads.
+The image is cut into bands whose sample buffers fit in the L2 cache. Bands and views share nothing, so
+the result does not depend on the number of threads. Threads are plain Python threads running kernels
+that release the GIL: no threading layer of numba is started, so forking stays safe.
 """
 
 from __future__ import annotations
 
-import numba
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
-from numba import njit, prange
+from numpy.typing import NDArray
 
-from threestudio_redream.assets.raster_numba_resolve import resolve_band
-from threestudio_redream.assets.raster_numba_visibility import bin_faces, face_boxes, project, raster
+from threestudio_redream.assets.raster_pack import Packed
+from threestudio_redream.assets.raster_resolve import resolve
+from threestudio_redream.assets.raster_visibility import bin_faces, covered_pixels, project, raster, set_up_faces
+from threestudio_redream.kernels.jit import get_threads
 
-__all__ = ["render_views"]
+__all__ = ["Settings", "render_views", "sample_order", "view_array"]
 
 _BAND_SAMPLES = 48 * 1024
-_SMALL_VIEW = 256 * 256  # samples; a smaller view is not worth a parallel region of its own
+_SMALL_VIEW = 256 * 256  # samples; a smaller view is drawn by one thread
+
+_buffers = threading.local()
+_pool: tuple[int, int, ThreadPoolExecutor] | None = None  # process, threads, executor
+_pool_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that another thread held
+    os.register_at_fork(after_in_child=lambda: globals().update(_pool=None, _pool_lock=threading.Lock()))
 
 
-@njit(cache=True, nogil=True)
-def _view(rotation, origin, focal, width, height):
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same over the views of one asset.
+
+    Attributes:
+        supersample: samples per pixel side. layers: blended layers to keep, 0 if nothing is blended.
+        cull: honour single-sided materials. shading: index in ``SHADINGS``.
+        near: nothing closer to the eye plane is drawn, in world units.
+    """
+
+    supersample: int
+    layers: int
+    cull: bool
+    shading: int
+    near: float
+
+
+def view_array(rotation: NDArray[np.float64], origin: NDArray[np.float64], focal: float, size: tuple[int, int]) -> NDArray[np.float64]:
     """One camera as 15 floats: right, up, backward, centre, focal length and image centre in samples."""
-    return (
-        rotation[0, 0], rotation[1, 0], rotation[2, 0],
-        rotation[0, 1], rotation[1, 1], rotation[2, 1],
-        rotation[0, 2], rotation[1, 2], rotation[2, 2],
-        origin[0], origin[1], origin[2], focal, 0.5 * width, 0.5 * height,
-    )  # fmt: skip
+    return np.concatenate([rotation.T.ravel(), origin, [focal, 0.5 * size[1], 0.5 * size[0]]])
 
 
-@njit(cache=True, nogil=True)
-def _covered_pixels(boxes, supersample):
-    """Pixel box ``x0, y0, columns, rows`` around all face boxes; no columns when nothing is in view."""
-    low_x, low_y, high_x, high_y = 1 << 30, 1 << 30, -1, -1
-    for f in range(boxes.shape[0]):
-        if boxes[f, 0] <= boxes[f, 2]:
-            low_x, high_x = min(low_x, boxes[f, 0]), max(high_x, boxes[f, 2])
-            low_y, high_y = min(low_y, boxes[f, 1]), max(high_y, boxes[f, 3])
-    if high_x < 0:
-        return 0, 0, 0, 0
-    x, y = low_x // supersample, low_y // supersample
-    return x, y, high_x // supersample - x + 1, high_y // supersample - y + 1
+def sample_order(supersample: int) -> NDArray[np.int64]:
+    """Samples of a pixel by their distance to its centre, ties in reading order."""
+    offsets = np.arange(supersample) - 0.5 * (supersample - 1)
+    return np.argsort((offsets[:, None] ** 2 + offsets[None, :] ** 2).ravel(), kind="stable").astype(np.int64)
 
 
-@njit(cache=True, nogil=True)
-def _render_band(packed, view, h, entries, boxes, box, rows, options, order, nearest_all, seen_all, rgba, depth, normal):
-    """Draw and resolve the pixel rows ``rows[0] <= row < rows[1]`` of the pixel box ``box``."""
-    supersample, layers, cull, shading, near = options
-    p, faces, materials, levels, texels, has_colors = packed
-    band = (rows[0] * supersample, rows[1] * supersample, box[0] * supersample, box[2] * supersample)
-    samples = (band[1] - band[0]) * band[3]
-    seen, nearest = seen_all[:, :samples], nearest_all[0, :samples]
-    seen[:] = -1
-    nearest[:] = 0.0
-    raster(
-        p, faces, materials, levels, texels, h, entries, boxes, band, near, cull, False, nearest, nearest, seen[0]
-    )  # fmt: skip
-    used = 1
-    if layers > 0:
-        behind, upper = nearest_all[1, :samples], nearest_all[2, :samples]
-        upper[:] = np.inf
-        for layer in range(1, layers + 1):
-            behind[:] = nearest
-            visible = raster(
-                p, faces, materials, levels, texels, h, entries, boxes, band, near, cull, True, upper, behind, seen[layer]
+def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
+    """Scratch memory of this thread, kept between calls; holds whatever was there."""
+    size = int(np.prod(shape))
+    flat = getattr(_buffers, name, None)
+    if flat is None or flat.size < size or flat.size > 8 * size + 65536:
+        flat = np.zeros(size, dtype)
+        setattr(_buffers, name, flat)
+    return flat[:size].reshape(shape)
+
+
+def _in_parallel(jobs: Sequence[Callable[[], None]], threads: int) -> None:
+    """Run the jobs, the first of them on the calling thread."""
+    if threads == 1 or len(jobs) == 1:
+        for job in jobs:
+            job()
+        return
+    global _pool
+    with _pool_lock:
+        if _pool is None or _pool[:2] != (os.getpid(), threads):
+            _pool = (os.getpid(), threads, ThreadPoolExecutor(threads - 1, thread_name_prefix="rasteriser"))
+        waiting = [_pool[2].submit(job) for job in jobs[1:]]
+    try:
+        jobs[0]()
+    finally:
+        for future in waiting:
+            future.result()
+
+
+class _View:
+    """One camera, ready to be drawn: projected vertices, edge functions, faces per band."""
+
+    def __init__(self, arrays: tuple, view: NDArray[np.float64], size: tuple[int, int], settings: Settings) -> None:
+        self.arrays, self.view, self.settings = arrays, view, settings
+        self.height, self.width = size[0] * settings.supersample, size[1] * settings.supersample
+        vertices, faces = len(arrays[0]), len(arrays[1])
+        self.homogeneous = _buffer("homogeneous", (vertices, 3), np.float64)
+        self.screen = _buffer("screen", (vertices, 2), np.float64)
+        self.boxes = _buffer("boxes", (faces, 4), np.int32)
+        self.setups = _buffer("setups", (faces, 13), np.float64)
+
+    def project(self, part: int, parts: int) -> None:
+        count = len(self.homogeneous)
+        begin, end = count * part // parts, count * (part + 1) // parts
+        project(self.arrays[0], self.view, self.settings.near, begin, end, self.homogeneous, self.screen)
+
+    def set_up(self, part: int, parts: int) -> None:
+        count = len(self.boxes)
+        begin, end = count * part // parts, count * (part + 1) // parts
+        set_up_faces(
+            self.arrays[1], self.homogeneous, self.screen, self.settings.near, self.width, self.height,
+            begin, end, self.boxes, self.setups,
+        )  # fmt: skip
+
+    def cut(self) -> int:
+        """Cut what is in view into bands; returns their number."""
+        supersample = self.settings.supersample
+        self.box = covered_pixels(self.boxes, supersample)
+        x, y, columns, rows = self.box
+        if columns == 0:
+            return 0
+        self.band_rows = min(max(1, _BAND_SAMPLES // (columns * supersample**2)), rows)
+        count = -(-rows // self.band_rows)
+        self.starts, self.entries = bin_faces(self.boxes, y * supersample, count, self.band_rows * supersample)
+        return count
+
+    def draw(self, bands: range, rgba: NDArray, depth: NDArray, normal: NDArray) -> None:
+        """Draw and resolve some of the bands."""
+        settings, (p, faces, materials, levels, texels, has_colors) = self.settings, self.arrays
+        supersample, layers = settings.supersample, settings.layers
+        x, y, columns, rows = self.box
+        order = sample_order(supersample)
+        for band in bands:
+            begin = y + band * self.band_rows
+            end = min(begin + self.band_rows, y + rows)
+            region = (begin * supersample, end * supersample, x * supersample, columns * supersample)
+            samples = (end - begin) * columns * supersample**2
+            seen = _buffer("seen", (1 + layers, samples), np.int32)
+            nearest = _buffer("nearest", (samples,), np.float32)
+            seen.fill(-1)
+            nearest.fill(0.0)
+            chosen = self.entries[self.starts[band] : self.starts[band + 1]]
+            scene = (p, faces, materials, levels, texels, chosen, self.boxes, self.setups, region)
+            limits = (settings.near, settings.cull)
+            raster(*scene, *limits, False, nearest, nearest, seen[0])
+            used = 1
+            limit = np.full(samples if layers else 0, np.inf, np.float32)
+            while used <= layers:
+                behind = nearest.copy()
+                if raster(*scene, *limits, True, limit, behind, seen[used]) == 0:
+                    break
+                # The next layer starts behind this one; there is none behind nothing.
+                limit = np.where(seen[used] >= 0, behind, -np.inf).astype(np.float32)
+                used += 1
+            resolve(
+                p, faces, materials, levels, texels, has_colors, self.view, self.setups, seen[:used],
+                (begin, end), self.box, supersample, settings.shading, order, rgba, depth, normal,
             )  # fmt: skip
-            if visible == 0:
-                break
-            used = layer + 1
-            for s in range(samples):  # the next layer starts behind this one; none behind nothing
-                upper[s] = behind[s] if seen[layer, s] >= 0 else -np.inf
-    resolve_band(
-        p, faces, materials, levels, texels, has_colors,
-        view, h, seen[:used], rows, box, supersample, shading, order, rgba, depth, normal,
-    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _scratch(layers, samples):
-    return np.zeros((3 if layers > 0 else 1, samples), np.float32), np.zeros((1 + layers, samples), np.int32)
-
-
-@njit(cache=True, nogil=True)
-def _bands(box, supersample):
-    """Pixel rows per band, number of bands, and samples of the largest."""
-    rows = min(max(1, _BAND_SAMPLES // (box[2] * supersample * supersample)), box[3])
-    return rows, (box[3] + rows - 1) // rows, rows * box[2] * supersample * supersample
-
-
-@njit(cache=True, nogil=True)
-def _render_bands(packed, view, h, boxes, bins, box, begin, step, options, order, rgba, depth, normal):
-    """Every ``step``-th band from ``begin``, with scratch memory of its own."""
-    supersample, layers = options[0], options[1]
-    rows, n_bands, samples = _bands(box, supersample)
-    starts, entries = bins
-    nearest, seen = _scratch(layers, samples)
-    for band in range(begin, n_bands, step):
-        first = box[1] + band * rows
-        span = (first, min(first + rows, box[1] + box[3]))
-        chosen = entries[starts[band] : starts[band + 1]]
-        _render_band(packed, view, h, chosen, boxes, box, span, options, order, nearest, seen, rgba, depth, normal)
-
-
-@njit(cache=True, nogil=True)
-def _render_view(packed, view, options, order, rgba, depth, normal):
-    attributes, faces = packed[0], packed[1]
-    supersample, near = options[0], options[4]
-    height, width = rgba.shape[0] * supersample, rgba.shape[1] * supersample
-    count, n_faces = attributes.shape[0], faces.shape[0]
-    h, screen, boxes = np.zeros((count, 3)), np.zeros((count, 2)), np.zeros((n_faces, 4), np.int32)
-    project(attributes, view, near, 0, count, h, screen)
-    face_boxes(faces, h, screen, near, width, height, 0, n_faces, boxes)
-    box = _covered_pixels(boxes, supersample)
-    if box[2] > 0:
-        rows, n_bands, _ = _bands(box, supersample)
-        bins = bin_faces(boxes, box[1] * supersample, n_bands, rows * supersample)
-        _render_bands(packed, view, h, boxes, bins, box, 0, 1, options, order, rgba, depth, normal)
-
-
-@njit(cache=True, nogil=True)
-def _some_views(packed, rotation, origin, focal, options, order, rgba, depth, normal, begin, step):
-    height, width = rgba.shape[1] * options[0], rgba.shape[2] * options[0]
-    for v in range(begin, rgba.shape[0], step):
-        view = _view(rotation[v], origin[v], focal[v], width, height)
-        _render_view(packed, view, options, order, rgba[v], depth[v], normal[v])
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _parallel_views(packed, rotation, origin, focal, options, order, rgba, depth, normal, workers):
-    for worker in prange(workers):
-        _some_views(packed, rotation, origin, focal, options, order, rgba, depth, normal, worker, workers)
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _parallel_vertices(packed, view, near, height, width, h, screen, boxes, workers):
-    attributes, faces = packed[0], packed[1]
-    count, n_faces = attributes.shape[0], faces.shape[0]
-    for worker in prange(workers):
-        begin, end = count * worker // workers, count * (worker + 1) // workers
-        project(attributes, view, near, begin, end, h, screen)
-    for worker in prange(workers):
-        begin, end = n_faces * worker // workers, n_faces * (worker + 1) // workers
-        face_boxes(faces, h, screen, near, width, height, begin, end, boxes)
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _parallel_bands(packed, view, h, boxes, bins, box, options, order, rgba, depth, normal, workers):
-    for worker in prange(workers):
-        _render_bands(packed, view, h, boxes, bins, box, worker, workers, options, order, rgba, depth, normal)
-
-
-def _render_large(packed, rotation, origin, focal, options, order, rgba, depth, normal, workers):
-    """One view after another, each in parallel over its vertices, faces and bands."""
-    supersample, near = options[0], options[4]
-    height, width = rgba.shape[1] * supersample, rgba.shape[2] * supersample
-    count, n_faces = len(packed[0]), len(packed[1])
-    h, screen, boxes = np.zeros((count, 3)), np.zeros((count, 2)), np.zeros((n_faces, 4), np.int32)
-    for v in range(len(rgba)):
-        view = _view(rotation[v], origin[v], focal[v], width, height)
-        _parallel_vertices(packed, view, near, height, width, h, screen, boxes, workers)
-        box = _covered_pixels(boxes, supersample)
-        if box[2] > 0:
-            rows, n_bands, _ = _bands(box, supersample)
-            bins = bin_faces(boxes, box[1] * supersample, n_bands, rows * supersample)
-            _parallel_bands(packed, view, h, boxes, bins, box, options, order, rgba[v], depth[v], normal[v], workers)
-
-
-def render_views(packed, rotation, origin, focal, supersample, layers, cull, shading, near, rgba, depth, normal):
+def render_views(
+    packed: Packed, views: NDArray[np.float64], settings: Settings, rgba: NDArray, depth: NDArray, normal: NDArray
+) -> None:
     """Fill ``rgba [B, H, W, 4]``, ``depth [B, H, W, 1]`` and ``normal [B, H, W, 3]`` (zeroed, float32).
 
     Args:
-        packed: arrays of the asset. rotation: ``[B, 3, 3]`` float64. origin: ``[B, 3]`` float64.
-        focal: ``[B]`` float64, in supersampled pixels. supersample: samples per pixel side.
-        layers: blended layers to keep. cull: honour single-sided materials. shading: index.
-        near: nothing closer to the eye plane than this is drawn, in world units.
+        views: ``[B, 15]`` rows of :func:`view_array`.
     """
-    offsets = np.arange(supersample) - 0.5 * (supersample - 1)
-    order = np.argsort((offsets[:, None] ** 2 + offsets[None, :] ** 2).ravel(), kind="stable").astype(np.int64)
-    options = (int(supersample), int(layers), bool(cull), int(shading), float(near))
-    views, height, width = rgba.shape[:3]
-    workers = numba.get_num_threads()
-    small = height * width * supersample**2 < _SMALL_VIEW
-    # A plain tuple: numba's disk cache would break on a named tuple class that changes between releases.
-    arguments = (tuple(packed), rotation, origin, focal, options, order, rgba, depth, normal)
-    if workers == 1 or (small and views == 1):
-        _some_views(*arguments, 0, 1)
-    elif small:
-        _parallel_views(*arguments, workers)
+    # A plain tuple: numba's disk cache could not read itself after a change to a named-tuple class.
+    arrays = (*packed[:4], packed.texels.view(np.uint32).ravel(), packed.has_colors)
+    threads = get_threads()
+    count, size = len(rgba), (rgba.shape[1], rgba.shape[2])
+    small = size[0] * size[1] * settings.supersample**2 < _SMALL_VIEW
+    parts = 1 if small else threads
+
+    def render_some(numbers: range) -> None:
+        for v in numbers:
+            view = _View(arrays, views[v], size, settings)
+            images = (rgba[v], depth[v], normal[v])
+            for stage in (view.project, view.set_up):
+                _in_parallel([_bind(stage, part, parts) for part in range(parts)], parts)
+            bands = view.cut()
+            jobs = [_bind(view.draw, range(part, bands, parts), *images) for part in range(min(parts, bands))]
+            if jobs:
+                _in_parallel(jobs, parts)
+
+    if small:
+        _in_parallel([_bind(render_some, range(part, count, threads)) for part in range(min(threads, count))], threads)
     else:
-        _render_large(*arguments, workers)
+        render_some(range(count))
+
+
+def _bind(function: Callable[..., None], *arguments: object) -> Callable[[], None]:
+    return lambda: function(*arguments)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from threestudio_redream.errors import ConfigError, EmptySceneError, RedreamError
 from threestudio_redream.meshing.normals import with_normals
-from threestudio_redream.meshing.topology import face_areas
+from threestudio_redream.meshing.topology import face_areas, face_components
 from threestudio_redream.meshing.types import FloatArray, IntArray, Mesh
 
 __all__ = ["Unwrapped", "checked_texture_size", "unwrap"]
@@ -23,7 +23,8 @@ __all__ = ["Unwrapped", "checked_texture_size", "unwrap"]
 log = logging.getLogger(__name__)
 _FILL = 0.55  # part of the texture that charts usually cover
 _LEAST_SCALE = 0.9  # a layout that must shrink by more than this is packed again, to keep the padding
-_ATTEMPTS = 4
+_ATTEMPTS = 8
+_NO_CHART = 0xFFFFFFFF
 
 
 class Unwrapped(NamedTuple):
@@ -75,11 +76,11 @@ def unwrap(mesh: Mesh, texture_size: int = 1024, padding: int = 2) -> Unwrapped:
     if mesh.normals is None:
         mesh = with_normals(mesh)
     centre = 0.5 * (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0))
-    unit = ((mesh.vertices - centre) / np.sqrt(area)).astype(np.float32)  # area 1: lengths below do not depend on scale
-
+    # xatlas leaves out faces below a fixed area, so the mesh is scaled until the mean face has the area 1.
+    scaled = (mesh.vertices - centre) * np.sqrt(len(mesh.faces) / area)
     atlas = xatlas.Atlas()
-    atlas.add_mesh(unit, mesh.faces.astype(np.uint32))
-    source, faces, pixels, n_charts = _layout(atlas, size, padding)
+    atlas.add_mesh(scaled.astype(np.float32), mesh.faces.astype(np.uint32))
+    source, faces, pixels, n_charts = _layout(atlas, float(np.sqrt(len(mesh.faces))), size, padding)
     uvs = np.clip(pixels / size, 0.0, 1.0).astype(np.float32)
     split = Mesh(
         mesh.vertices[source],
@@ -92,35 +93,58 @@ def unwrap(mesh: Mesh, texture_size: int = 1024, padding: int = 2) -> Unwrapped:
     return Unwrapped(split, uvs, n_charts, fill)
 
 
-def _layout(atlas: Any, size: int, padding: int) -> tuple[NDArray, IntArray, NDArray[np.float64], int]:
+def _layout(atlas: Any, extent: float, size: int, padding: int) -> tuple[NDArray, IntArray, NDArray[np.float64], int]:
     """Cut and pack the mesh in ``atlas``: source vertex of every vertex, faces, pixel positions, chart count.
 
     xatlas treats a wanted resolution as a hint and may return a larger page. So it gets a texel density,
     which makes one page of whatever size, and the page is scaled to fit; if that would eat the padding, the
     charts (most of the work, and kept) are packed again more coarsely.
+
+    Args:
+        extent: square root of the surface area in ``atlas``.
     """
     import xatlas
 
     options = xatlas.ChartOptions()
-    options.max_cost, options.max_boundary_length = 1.0, 2.0  # half the time of the defaults and fewer charts
+    options.max_cost, options.max_boundary_length = 1.0, 2.0 * extent  # half the time of the defaults, fewer charts
     pack = xatlas.PackOptions()
-    pack.padding, pack.texels_per_unit = padding, float(size * np.sqrt(_FILL))
+    pack.padding, pack.texels_per_unit = padding, float(size * np.sqrt(_FILL) / extent)
     source: NDArray | None = None
     for attempt in range(_ATTEMPTS):
         atlas.generate(options, pack)
         page = np.array([atlas.width, atlas.height], np.float64)
-        scale = size / max(page.max(), 1.0)
+        scale, charts = size / max(page.max(), 1.0), int(atlas.chart_count)
         index, faces, uvs = atlas.get_mesh(0)
         source = index if source is None else source[index]
-        log.debug("layout %d: %d charts on %s texels, wanted %d", attempt, atlas.chart_count, page.tolist(), size)
+        log.debug("layout %d: %d charts on %s texels, wanted %d", attempt, charts, page.tolist(), size)
         if page.min() > 0 and scale >= _LEAST_SCALE:
-            return source, faces.astype(np.int32), uvs.astype(np.float64) * page * scale, int(atlas.chart_count)
+            placed = atlas.get_mesh_vertex_assignment(0)[1] != _NO_CHART
+            uvs = _fill_unplaced(source, faces, uvs.astype(np.float64), placed)
+            return source, faces.astype(np.int32), uvs * page * scale, charts
         flat = (uvs.astype(np.float64) * page / pack.texels_per_unit).astype(np.float32)
         atlas = xatlas.Atlas()
         atlas.add_uv_mesh(flat, faces)
         pack.texels_per_unit *= 0.98 * scale
     raise RedreamError(
         f"The charts do not fit a texture of {size} texels",
-        received={"charts": atlas.chart_count, "faces": len(faces), "padding": padding},
+        received={"charts": charts, "faces": len(faces), "padding": padding},
         fix="Raise texture_size, or lower target_faces or padding.",
     )
+
+
+def _fill_unplaced(
+    source: NDArray, faces: NDArray, uvs: NDArray[np.float64], placed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Give the faces that xatlas left out (they have no area) one texel each, next to where they belong."""
+    left_out = ~placed[faces].any(axis=1)
+    if not left_out.any():
+        return uvs
+    copy_of = np.full(int(source.max()) + 1, -1)
+    copy_of[source[placed]] = np.flatnonzero(placed)  # some copy that has a place in a chart
+    count, part = face_components(faces[left_out], len(source))
+    for k in range(count):
+        members = np.unique(faces[left_out][part == k])
+        known = copy_of[source[members]]
+        if (known >= 0).any():
+            uvs[members] = uvs[known[known >= 0][0]]
+    return uvs

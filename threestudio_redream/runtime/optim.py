@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from threestudio_redream.errors import ConfigError, MissingExtraError
+from threestudio_redream.errors import ConfigError
 
 __all__ = ["get_parameters", "parse_optimizer", "parse_scheduler"]
 
@@ -58,7 +58,11 @@ def parse_optimizer(config: Any, model: nn.Module) -> Optimizer:
         try:
             from apex.optimizers import FusedAdam
         except ImportError as cause:
-            raise MissingExtraError("apex", "cuda", "The optimizer FusedAdam", cause) from cause
+            raise ConfigError(
+                f"The optimizer FusedAdam needs NVIDIA apex, which did not import: {cause}",
+                received=config.name,
+                fix="Use AdamW, or build apex from its sources.",
+            ) from cause
         return FusedAdam(groups, **arguments)
     optimizer = getattr(torch.optim, config.name, None)
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):

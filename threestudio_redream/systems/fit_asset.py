@@ -7,7 +7,7 @@ the asset), usable alone for any mesh file.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,11 @@ class FitAssetSystem(BaseLift3DSystem):
     def _score_mesh(self, path: Path) -> dict[str, float]:
         """Render an exported file from the held-out cameras and compare with the asset's renders."""
         from threestudio_redream.assets import AssetRenderer, load_asset
+        from threestudio_redream.assets.normalise import axis_rotation
 
-        # the file is in metres of the canonical frame already: only the axes change, not scale or centre
-        renderer = AssetRenderer(load_asset(path).to_canonical_axes())
+        asset = load_asset(path)
+        turn = axis_rotation("+y", "+z").T.astype(np.float32)  # the axes of glTF; scale and place are right already
+        renderer = AssetRenderer(replace(asset, vertices=asset.vertices @ turn, normals=asset.normals @ turn))
         views = self.trainer.datamodule.val_dataset.sets[-1]  # type: ignore[attr-defined]
         height, width = views.rgba.shape[1:3]
         renders = renderer(views.c2w, views.fovy_deg, height, width)

@@ -162,10 +162,13 @@ def _materials(
         except MissingSideFileError as error:
             warnings.append(str(error))
     pool = TexturePool(limits, warnings)
+    unknown = [name for name in names if name and name not in library]
+    if len(library) == 1 and unknown == names[1:2]:  # renamed on one side; there is no other choice
+        warnings.append(f"material {unknown[0][:80]!r} is not defined; the only one of the library is used")
+        library[unknown.pop()] = next(iter(library.values()))
+    warnings.extend(f"material {name[:80]!r} is not defined; its faces are grey" for name in unknown)
     found = [library.get(name, MtlMaterial()) for name in names]
-    for name, material in zip(names, found):
-        if name and name not in library:
-            warnings.append(f"material {name[:80]!r} is not defined; its faces are grey")
+    for material in found:
         warnings.extend(material.warnings)
         if (texture := material.texture) is not None:
             pool.request(texture, texture, lambda t=texture: files.read(t, "a texture"))  # type: ignore[misc]

@@ -72,13 +72,14 @@ class TextLines:
         ends = np.flatnonzero(self._bytes[: len(data) + 1] == _NEWLINE)
         if len(ends) > limits.max_text_bytes // 4:
             raise AssetLimitError("the text has far too many lines", received=len(ends), fix="Remove the empty lines")
-        starts = np.concatenate([[0], ends[:-1] + 1])
+        begins = np.concatenate([[0], ends[:-1] + 1])
+        starts = begins
         for _ in range(_MAX_INDENT):
             indented = self._bytes[starts] == _SPACE
             if not indented.any():
                 break
             starts = starts + indented
-        self.starts, self.ends = starts, ends
+        self._begins, self.starts, self.ends = begins, starts, ends
 
     def rows(self, prefix: bytes) -> NDArray[np.int64]:
         """Numbers of the lines that start with ``prefix`` (at most 9 characters) and a blank."""
@@ -102,14 +103,14 @@ class TextLines:
         Returns:
             the characters, writable, and the position in them at which each line starts.
         """
-        lengths = self.ends[rows] + 1 - self.starts[rows]
+        chosen = np.zeros(len(self.ends), bool)
+        chosen[rows] = True
+        widths = self.ends + 1 - self._begins
+        block = self._bytes[: int(self.ends[-1]) + 1][np.repeat(chosen, widths)]
+        lengths = widths[rows]
         first = np.cumsum(lengths) - lengths
-        inside = np.zeros(len(self._bytes) + 1, np.int8)
-        inside[self.starts[rows]] += 1
-        inside[self.ends[rows] + 1] -= 1
-        block = self._bytes[np.cumsum(inside[:-1], dtype=np.int8).view(bool)]
         for offset in range(skip):
-            block[first + offset] = _SPACE
+            block[first + (self.starts - self._begins)[rows] + offset] = _SPACE
         if (block == _HASH).any():
             hashes = np.cumsum(block == _HASH)
             before = hashes[first] - (block[first] == _HASH)

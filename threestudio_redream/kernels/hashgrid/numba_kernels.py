@@ -14,8 +14,9 @@ How they are fast: points go through in blocks of ``BLOCK``, level after level, 
 table stays in cache. Per block, rows and weights are computed for all points at once (the compiler
 vectorises that); then one load, multiply and add per corner moves all features of a row, written in
 LLVM vectors since numba does not merge neighbouring scalars itself. Values travel level-major and are
-transposed at the end: strided stores of one feature pair cost more than the look-up. Levels larger
-than a core's own cache prefetch the rows of the next block.
+transposed at the end: strided stores of one feature pair cost more than the look-up itself. A level
+too large for a core's own cache is first read once from front to back, since memory serves that far
+faster than the same lines in random order.
 
 How they are deterministic: every output element is summed by one thread in a fixed order. ``gather``
 and ``slope`` run in parallel over points, ``scatter`` over levels.
@@ -56,9 +57,13 @@ def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
 
 
-def _row(builder: Any, values: Any, base: Any, row: Any, lanes: int) -> Any:
-    at = builder.add(base, builder.mul(builder.zext(row, _INT64), ir.Constant(_INT64, lanes)))
+def _vector(builder: Any, values: Any, at: Any, lanes: int) -> Any:
     return builder.bitcast(builder.gep(values, [at]), ir.VectorType(_FLOAT, lanes).as_pointer())
+
+
+def _row(builder: Any, values: Any, base: Any, row: Any, lanes: int) -> Any:
+    at = builder.mul(builder.zext(row, _INT64), ir.Constant(_INT64, lanes))
+    return _vector(builder, values, builder.add(base, at), lanes)
 
 
 @intrinsic
@@ -77,7 +82,7 @@ def _weighted_sum(typingctx, lanes, corners, table, base, rows, weights, i, out,
                 row, _splat(builder, builder.load(builder.gep(weights, [k])), width), flags=["contract"]
             )
             total = term if total is None else builder.fadd(total, term, flags=["contract"])
-        builder.store(total, builder.bitcast(builder.gep(out, [at]), total.type.as_pointer()), align=4)
+        builder.store(total, _vector(builder, out, at, width), align=4)
         return context.get_dummy_value()
 
     return types.void(lanes, corners, table, base, rows, weights, i, out, at), codegen
@@ -91,8 +96,7 @@ def _weighted_add(typingctx, lanes, corners, table, base, rows, weights, i, grad
         width, count = len(signature.args[0]), len(signature.args[1])
         table, rows, weights, grad = (_data(context, builder, signature, args, k) for k in (2, 4, 5, 7))
         base, i, at = args[3], args[6], args[8]
-        vector = ir.VectorType(_FLOAT, width)
-        value = builder.load(builder.bitcast(builder.gep(grad, [at]), vector.as_pointer()), align=4)
+        value = builder.load(_vector(builder, grad, at, width), align=4)
         for corner in range(count):
             k = builder.add(i, ir.Constant(_INT64, corner * BLOCK))
             target = _row(builder, table, base, builder.load(builder.gep(rows, [k])), width)
@@ -106,24 +110,39 @@ def _weighted_add(typingctx, lanes, corners, table, base, rows, weights, i, grad
 
 
 @intrinsic
-def _prefetch(typingctx, lanes, corners, table, base, rows, i):  # type: ignore[no-untyped-def]
-    """Ask the cache for the rows of point i; a hint without any effect on results."""
+def _dot(typingctx, lanes, corners, table, base, rows, dots, i, grad, at):  # type: ignore[no-untyped-def]
+    """``dots[c, i] = <table[base + rows[c, i] * F :][:F], grad[at : at + F]>`` for each corner c."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         width, count = len(signature.args[0]), len(signature.args[1])
-        table, rows = (_data(context, builder, signature, args, k) for k in (2, 4))
-        base, i = args[3], args[5]
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], fnty=kind)
+        table, rows, dots, grad = (_data(context, builder, signature, args, k) for k in (2, 4, 5, 7))
+        base, i, at = args[3], args[6], args[8]
+        value = builder.load(_vector(builder, grad, at, width), align=4)
         for corner in range(count):
             k = builder.add(i, ir.Constant(_INT64, corner * BLOCK))
-            pointer = _row(builder, table, base, builder.load(builder.gep(rows, [k])), width)
-            read, keep, data = (ir.Constant(_INT32, number) for number in (0, 3, 1))
-            builder.call(function, [builder.bitcast(pointer, byte), read, keep, data])
+            row = builder.load(_row(builder, table, base, builder.load(builder.gep(rows, [k])), width), align=4)
+            product, total = builder.fmul(row, value), None
+            for lane in range(width):
+                term = builder.extract_element(product, ir.Constant(_INT32, lane))
+                total = term if total is None else builder.fadd(total, term)
+            builder.store(total, builder.gep(dots, [k]))
         return context.get_dummy_value()
 
-    return types.void(lanes, corners, table, base, rows, i), codegen
+    return types.void(lanes, corners, table, base, rows, dots, i, grad, at), codegen
+
+
+@intrinsic
+def _copy(typingctx, lanes, source, source_at, target, target_at):  # type: ignore[no-untyped-def]
+    """``target[target_at : target_at + F] = source[source_at : source_at + F]``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        width = len(signature.args[0])
+        source, target = (_data(context, builder, signature, args, k) for k in (1, 3))
+        value = builder.load(_vector(builder, source, args[2], width), align=4)
+        builder.store(value, _vector(builder, target, args[4], width), align=4)
+        return context.get_dummy_value()
+
+    return types.void(lanes, source, source_at, target, target_at), codegen
 
 
 # --- rows and weights of a block ------------------------------------------------------------------
@@ -139,8 +158,39 @@ def _cell(value, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _rows3(x, scale, factor, size, hashed, rows, fraction):  # type: ignore[no-untyped-def]
-    x0, x1, x2 = x[0], x[1], x[2]
+def _wrap(row, size):  # type: ignore[no-untyped-def]
+    """``row % size`` for row < 2 size: the subtraction wraps to a huge number when row < size."""
+    row = np.uint32(row)
+    return min(row, np.uint32(row - size))
+
+
+@njit(error_model="numpy")
+def _rows2(x, first, scale, factor, size, hashed, rows, fraction):  # type: ignore[no-untyped-def]
+    x0, x1 = x[0, first : first + BLOCK], x[1, first : first + BLOCK]
+    f0, f1 = fraction[0], fraction[1]
+    r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
+    by, mask = factor[1], np.uint32(size - np.uint32(1))
+    if hashed:
+        for i in range(BLOCK):
+            a, f0[i] = _cell(x0[i], scale)
+            cell, f1[i] = _cell(x1[i], scale)
+            b = np.uint32(cell * by)
+            a1, b1 = np.uint32(a + np.uint32(1)), np.uint32(b + by)
+            r0[i], r1[i], r2[i], r3[i] = (a ^ b) & mask, (a1 ^ b) & mask, (a ^ b1) & mask, (a1 ^ b1) & mask
+    else:
+        for i in range(BLOCK):
+            a, f0[i] = _cell(x0[i], scale)
+            cell, f1[i] = _cell(x1[i], scale)
+            b = np.uint32(cell * by)
+            a1, b1 = np.uint32(a + np.uint32(1)), np.uint32(b + by)
+            r0[i], r1[i] = _wrap(a + b, size), _wrap(a1 + b, size)
+            r2[i], r3[i] = _wrap(a + b1, size), _wrap(a1 + b1, size)
+
+
+@njit(error_model="numpy")
+def _rows3(x, first, scale, factor, size, hashed, rows, fraction):  # type: ignore[no-untyped-def]
+    last = first + BLOCK
+    x0, x1, x2 = x[0, first:last], x[1, first:last], x[2, first:last]
     f0, f1, f2 = fraction[0], fraction[1], fraction[2]
     r0, r1, r2, r3, r4, r5, r6, r7 = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
     by, bz, mask = factor[1], factor[2], np.uint32(size - np.uint32(1))
@@ -152,14 +202,10 @@ def _rows3(x, scale, factor, size, hashed, rows, fraction):  # type: ignore[no-u
             cell, f2[i] = _cell(x2[i], scale)
             c = np.uint32(cell * bz)
             a1, b1, c1 = np.uint32(a + np.uint32(1)), np.uint32(b + by), np.uint32(c + bz)
-            r0[i] = (a ^ b ^ c) & mask
-            r1[i] = (a1 ^ b ^ c) & mask
-            r2[i] = (a ^ b1 ^ c) & mask
-            r3[i] = (a1 ^ b1 ^ c) & mask
-            r4[i] = (a ^ b ^ c1) & mask
-            r5[i] = (a1 ^ b ^ c1) & mask
-            r6[i] = (a ^ b1 ^ c1) & mask
-            r7[i] = (a1 ^ b1 ^ c1) & mask
+            r0[i], r1[i] = (a ^ b ^ c) & mask, (a1 ^ b ^ c) & mask
+            r2[i], r3[i] = (a ^ b1 ^ c) & mask, (a1 ^ b1 ^ c) & mask
+            r4[i], r5[i] = (a ^ b ^ c1) & mask, (a1 ^ b ^ c1) & mask
+            r6[i], r7[i] = (a ^ b1 ^ c1) & mask, (a1 ^ b1 ^ c1) & mask
     else:
         for i in range(BLOCK):
             a, f0[i] = _cell(x0[i], scale)
@@ -168,21 +214,22 @@ def _rows3(x, scale, factor, size, hashed, rows, fraction):  # type: ignore[no-u
             cell, f2[i] = _cell(x2[i], scale)
             c = np.uint32(cell * bz)
             a1, b1, c1 = np.uint32(a + np.uint32(1)), np.uint32(b + by), np.uint32(c + bz)
-            r0[i] = _wrap(a + b + c, size)
-            r1[i] = _wrap(a1 + b + c, size)
-            r2[i] = _wrap(a + b1 + c, size)
-            r3[i] = _wrap(a1 + b1 + c, size)
-            r4[i] = _wrap(a + b + c1, size)
-            r5[i] = _wrap(a1 + b + c1, size)
-            r6[i] = _wrap(a + b1 + c1, size)
-            r7[i] = _wrap(a1 + b1 + c1, size)
+            r0[i], r1[i] = _wrap(a + b + c, size), _wrap(a1 + b + c, size)
+            r2[i], r3[i] = _wrap(a + b1 + c, size), _wrap(a1 + b1 + c, size)
+            r4[i], r5[i] = _wrap(a + b + c1, size), _wrap(a1 + b + c1, size)
+            r6[i], r7[i] = _wrap(a + b1 + c1, size), _wrap(a1 + b1 + c1, size)
 
 
 @njit(error_model="numpy")
-def _wrap(row, size):  # type: ignore[no-untyped-def]
-    """``row % size`` for row < 2 size: the subtraction wraps to a huge number when row < size."""
-    row = np.uint32(row)
-    return min(row, np.uint32(row - size))
+def _weights2(fraction, weights):  # type: ignore[no-untyped-def]
+    f0, f1 = fraction[0], fraction[1]
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    for i in range(BLOCK):
+        x, y = f0[i], f1[i]
+        w3[i] = x * y
+        w2[i] = y - w3[i]
+        w1[i] = x - w3[i]
+        w0[i] = (np.float32(1) - y) - w1[i]
 
 
 @njit(error_model="numpy")
@@ -190,25 +237,212 @@ def _weights3(fraction, weights):  # type: ignore[no-untyped-def]
     f0, f1, f2 = fraction[0], fraction[1], fraction[2]
     w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     w4, w5, w6, w7 = weights[4], weights[5], weights[6], weights[7]
+    one = np.float32(1)
     for i in range(BLOCK):
         x, y, z = f0[i], f1[i], f2[i]
-        both = y * z
-        only_y, only_z = y - both, z - both
-        neither = np.float32(1) - y - only_z
-        w1[i] = x * neither
-        w0[i] = neither - w1[i]
-        w3[i] = x * only_y
-        w2[i] = only_y - w3[i]
-        w5[i] = x * only_z
-        w4[i] = only_z - w5[i]
-        w7[i] = x * both
-        w6[i] = both - w7[i]
+        x1, y1, z1 = one - x, one - y, one - z
+        w0[i], w1[i] = x1 * (y1 * z1), x * (y1 * z1)
+        w2[i], w3[i] = x1 * (y * z1), x * (y * z1)
+        w4[i], w5[i] = x1 * (y1 * z), x * (y1 * z)
+        w6[i], w7[i] = x1 * (y * z), x * (y * z)
+
 
 @njit(error_model="numpy")
-def gather_block(lanes, corners, table, base, rows, weights, count, out, at):
-    for i in range(count):
-        _weighted_sum(lanes, corners, table, base, rows, weights, i, out, at+i*len(lanes))
+def _shape(smooth, scale, fraction, slope, curvature):  # type: ignore[no-untyped-def]
+    """First and second derivative of the interpolation weight by the coordinate, then the weight itself."""
+    one, two, three, six = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
+    for d in range(fraction.shape[0]):
+        f, s, k = fraction[d], slope[d], curvature[d]
+        if smooth:
+            for i in range(BLOCK):
+                k[i] = scale * scale * six * (one - two * f[i])
+                s[i] = scale * six * f[i] * (one - f[i])
+                f[i] = f[i] * f[i] * (three - two * f[i])
+        else:
+            for i in range(BLOCK):
+                k[i] = np.float32(0)
+                s[i] = scale
+
+
 @njit(error_model="numpy")
-def scatter_block(lanes, corners, table, base, rows, weights, count, out, at):
+def _add_product(dims, corner, e, t, start, shape, total):  # type: ignore[no-untyped-def]
+    """``total += start * d^2 weight_corner / (d x_e d x_t)``; an axis of -1 leaves its derivative out."""
+    fraction, slope, curvature, scratch = shape
+    for i in range(BLOCK):
+        scratch[i] = start[i]
+    for d in range(len(dims)):
+        upper = (corner >> d) & 1 == 1
+        f, s, k = fraction[d], slope[d], curvature[d]
+        if d != e and d != t:
+            for i in range(BLOCK):
+                scratch[i] *= f[i] if upper else np.float32(1) - f[i]
+        elif d == e and d == t:
+            for i in range(BLOCK):
+                scratch[i] *= k[i] if upper else -k[i]
+        else:
+            for i in range(BLOCK):
+                scratch[i] *= s[i] if upper else -s[i]
+    for i in range(BLOCK):
+        total[i] += scratch[i]
+
+
+# --- one level over a run of points ---------------------------------------------------------------
+
+_GATHER, _SCATTER, _SLOPE = 0, 1, 2
+_OWN_CACHE = 1 << 20  # bytes that a core keeps to itself, roughly
+
+
+@njit(error_model="numpy")
+def _level(mode, lanes, dims, corners, points, along, count, level, layout, smooth, table, features, at, x_grad):  # type: ignore[no-untyped-def]
+    """One level for ``count`` points [D, padded]; their features [count, F] start at ``features[at]``.
+
+    ``along`` is a tangent like ``points``, or has no columns; ``x_grad`` [D, padded] is added to.
+    """
+    scales, factors, sizes, offsets, hashed = layout
+    scale, factor, size = scales[level], factors[level], sizes[level]
+    width, base = len(lanes), offsets[level] * len(lanes)
+    by_tangent = along.shape[1] > 0
+    rows = np.zeros((len(corners), BLOCK), np.uint32)
+    weights = np.zeros((len(corners), BLOCK), np.float32)
+    fraction = np.zeros((len(dims), BLOCK), np.float32)
+    slope = np.zeros((len(dims), BLOCK), np.float32)
+    curvature = np.zeros((len(dims), BLOCK), np.float32)
+    scratch, start = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    flat_rows, flat_weights = rows.reshape(-1), weights.reshape(-1)
+    if mode != _SCATTER and np.int64(size) * width * 4 > _OWN_CACHE and count * width > size:
+        for k in range(base, base + np.int64(size) * width, 16):
+            start[0] += table[k]
+    for first in range(0, count, BLOCK):
+        n, here = min(BLOCK, count - first), at + first * width
+        if len(dims) == 3:
+            _rows3(points, first, scale, factor, size, hashed[level], rows, fraction)
+        else:
+            _rows2(points, first, scale, factor, size, hashed[level], rows, fraction)
+        if smooth or by_tangent or mode == _SLOPE:
+            _shape(smooth, scale, fraction, slope, curvature)
+        shape = (fraction, slope, curvature, scratch)
+        if mode == _SLOPE:
+            for i in range(n):
+                _dot(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
+            for e in range(len(dims)):
+                target = x_grad[e, first : first + BLOCK]
+                for c in range(len(corners)):
+                    if not by_tangent:
+                        _add_product(dims, c, e, -1, weights[c], shape, target)
+                    else:
+                        for t in range(len(dims)):
+                            for i in range(BLOCK):
+                                start[i] = weights[c, i] * along[t, first + i]
+                            _add_product(dims, c, e, t, start, shape, target)
+        else:
+            if by_tangent:
+                for c in range(len(corners)):
+                    weights[c] = np.float32(0)
+                    for t in range(len(dims)):
+                        _add_product(dims, c, -1, t, along[t, first : first + BLOCK], shape, weights[c])
+            elif len(dims) == 3:
+                _weights3(fraction, weights)
+            else:
+                _weights2(fraction, weights)
+            if mode == _GATHER:
+                for i in range(n):
+                    _weighted_sum(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
+            else:
+                for i in range(n):
+                    _weighted_add(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
+
+
+@njit(error_model="numpy")
+def _columns(dims, x, tangent, first, count, points, along):  # type: ignore[no-untyped-def]
+    """Points ``x[first : first + count]`` as clamped rows; tangents too, zero where the clamp is flat."""
+    zero, one = np.float32(0), np.float32(1)
     for i in range(count):
-        _weighted_add(lanes, corners, table, base, rows, weights, i, out, at+i*len(lanes))
+        for d in range(len(dims)):
+            value = x[first + i, d]
+            points[d, i] = zero if value < zero else (one if value > one else value)
+            if along.shape[1] > 0:
+                along[d, i] = tangent[first + i, d] if zero <= value <= one else zero
+
+
+# --- the three kernels ----------------------------------------------------------------------------
+# lanes, dims, corners: tuples of zeros of length F, D and 2^D, so that each is a compile-time constant.
+# x [N, D], tangent [N, D] or [0, D]; layout: see HashGridConfig.layout; table flat; chunk: points a task.
+
+
+@njit(parallel=True, error_model="numpy")
+def gather(lanes, dims, corners, x, tangent, layout, smooth, table, chunk, out):  # type: ignore[no-untyped-def]
+    """``out`` (flat [N, L * F]) = the encoding, or its derivative along ``tangent``."""
+    levels, width = layout[0].shape[0], len(lanes)
+    for task in prange((x.shape[0] + chunk - 1) // chunk):
+        first = task * chunk
+        count = min(chunk, x.shape[0] - first)
+        padded = (count + BLOCK - 1) // BLOCK * BLOCK
+        points = np.zeros((len(dims), padded), np.float32)
+        along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
+        unused = np.zeros((len(dims), 0), np.float32)
+        stage = np.zeros(levels * count * width, np.float32)
+        _columns(dims, x, tangent, first, count, points, along)
+        for level in range(levels):
+            _level(
+                _GATHER, lanes, dims, corners, points, along, count, level, layout, smooth, table,
+                stage, level * count * width, unused,
+            )  # fmt: skip
+        for i in range(count):
+            for level in range(levels):
+                _copy(lanes, stage, (level * count + i) * width, out, ((first + i) * levels + level) * width)
+
+
+@njit(parallel=True, error_model="numpy")
+def scatter(lanes, dims, corners, x, tangent, layout, smooth, table_grad, order, starts, grad, stage):  # type: ignore[no-untyped-def]
+    """``table_grad`` = the gradient by the table for ``grad`` (flat [N, L * F]).
+
+    Task t owns the levels ``order[starts[t] : starts[t + 1]]``. ``stage``: scratch of the size of ``grad``.
+    """
+    levels, width, total = layout[0].shape[0], len(lanes), x.shape[0]
+    tasks = starts.shape[0] - 1
+    padded = (total + BLOCK - 1) // BLOCK * BLOCK
+    points = np.zeros((len(dims), padded), np.float32)
+    along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
+    unused = np.zeros((len(dims), 0), np.float32)
+    for task in prange(tasks):
+        first, last = task * total // tasks, (task + 1) * total // tasks
+        _columns(dims, x, tangent, first, last - first, points[:, first:last], along[:, first:last])
+        for i in range(first, last):
+            for level in range(levels):
+                _copy(lanes, grad, (i * levels + level) * width, stage, (level * total + i) * width)
+    for task in prange(tasks):
+        for k in range(starts[task], starts[task + 1]):
+            level = order[k]
+            base = layout[3][level] * width
+            table_grad[base : base + np.int64(layout[2][level]) * width] = np.float32(0)
+            _level(
+                _SCATTER, lanes, dims, corners, points, along, total, level, layout, smooth, table_grad,
+                stage, level * total * width, unused,
+            )  # fmt: skip
+
+
+@njit(parallel=True, error_model="numpy")
+def slope(lanes, dims, corners, x, tangent, layout, smooth, table, chunk, grad, x_grad):  # type: ignore[no-untyped-def]
+    """``x_grad`` [N, D] = the gradient by x of ``<grad, encoding>``, or of ``<grad, its derivative along tangent>``."""
+    levels, width = layout[0].shape[0], len(lanes)
+    for task in prange((x.shape[0] + chunk - 1) // chunk):
+        first = task * chunk
+        count = min(chunk, x.shape[0] - first)
+        padded = (count + BLOCK - 1) // BLOCK * BLOCK
+        points = np.zeros((len(dims), padded), np.float32)
+        along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
+        sums = np.zeros((len(dims), padded), np.float32)
+        stage = np.zeros(levels * count * width, np.float32)
+        _columns(dims, x, tangent, first, count, points, along)
+        for i in range(count):
+            for level in range(levels):
+                _copy(lanes, grad, ((first + i) * levels + level) * width, stage, (level * count + i) * width)
+        for level in range(levels):
+            _level(
+                _SLOPE, lanes, dims, corners, points, along, count, level, layout, smooth, table,
+                stage, level * count * width, sums,
+            )  # fmt: skip
+        for i in range(count):
+            for d in range(len(dims)):
+                inside = np.float32(0) <= x[first + i, d] <= np.float32(1)
+                x_grad[first + i, d] = sums[d, i] if inside else np.float32(0)

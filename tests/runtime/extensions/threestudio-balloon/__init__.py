@@ -5,4 +5,4 @@ import threestudio
 if tuple(int(part) for part in threestudio.__version__.split(".")[:2]) < (0, 2):
     raise ImportError(f"threestudio >= 0.2 is needed, not {threestudio.__version__}")
 
-from . import geometry, guidance, system  # noqa: E402, F401
+from . import geometry, guidance, system  # noqa: F401

@@ -26,7 +26,13 @@ class Balloon(BaseImplicitGeometry):
         self.features = get_mlp(
             3,
             self.cfg.n_feature_dims,
-            {"otype": "VanillaMLP", "activation": "ReLU", "output_activation": "none", "n_neurons": 16, "n_hidden_layers": 1},
+            {
+                "otype": "VanillaMLP",
+                "activation": "ReLU",
+                "output_activation": "none",
+                "n_neurons": 16,
+                "n_hidden_layers": 1,
+            },
         )
         self.steps_seen = 0
 

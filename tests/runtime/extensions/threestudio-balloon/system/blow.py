@@ -35,7 +35,11 @@ class Blow(BaseLift3DSystem):
             f"it{self.true_global_step}-{batch['index'][0]}.png",
             [
                 {"type": "rgb", "img": out["comp_rgb"][0], "kwargs": {"data_format": "HWC"}},
-                {"type": "grayscale", "img": out["opacity"][0, :, :, 0], "kwargs": {"cmap": None, "data_range": (0, 1)}},
+                {
+                    "type": "grayscale",
+                    "img": out["opacity"][0, :, :, 0],
+                    "kwargs": {"cmap": None, "data_range": (0, 1)},
+                },
             ],
             name="validation_step",
             step=self.true_global_step,

@@ -1,32 +1,126 @@
-"""From visible faces to pixels: shading once per pixel and face, box-averaged over the samples."""
+"""From visible faces to pixels: texture look-ups, light and the box average. Numba kernels.
+
+A pixel is shaded once per visible face, at the centroid of the samples that see it, with a texture
+filter as large as those samples: bilinear, trilinear over mips, and several look-ups along the longer
+axis of the footprint. The numpy reference is :mod:`.rasteriser_numpy`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from threestudio_redream.assets.raster_numba_texture import sample_texture
-from threestudio_redream.assets.raster_numba_visibility import face_setup
-from threestudio_redream.assets.raster_pack import BLEND, FACTOR, LEVEL_COUNT, MODE
+from threestudio_redream.assets.raster_mips import LOD_SCALE, MAX_TAPS
+from threestudio_redream.assets.raster_pack import BLEND, FACTOR, FIRST_LEVEL, LEVEL_COUNT, MODE, REPEAT
 from threestudio_redream.assets.shading import HEADLIGHT_AMBIENT, WORLD_AMBIENT, WORLD_LIGHT
+from threestudio_redream.kernels.jit import njit
 
-__all__ = ["resolve_band"]
+__all__ = ["resolve"]
 
 _BYTE = 1.0 / 255.0
 _LIGHT_X, _LIGHT_Y, _LIGHT_Z = WORLD_LIGHT
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _texel_pair(coordinate, size, repeat):
+    """The two neighbours of a coordinate along one axis, and the weight of the second."""
+    position = coordinate * size - 0.5
+    base = np.floor(position)
+    first = int(base)
+    second = first + 1
+    if first < 0 or second >= size:
+        if repeat:
+            first, second = first % size, second % size
+        else:
+            first, second = min(max(first, 0), size - 1), min(max(second, 0), size - 1)
+    return first, second, position - base
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _bilinear(levels, texels, level, u, v, repeat):
+    width, height = levels[level, 1], levels[level, 2]
+    x0, x1, wx = _texel_pair(u, width, repeat)
+    y0, y1, wy = _texel_pair(v, height, repeat)
+    row0, row1 = levels[level, 0] + y0 * width, levels[level, 0] + y1 * width
+    w01, w10 = wx * (1.0 - wy), (1.0 - wx) * wy
+    w00, w11 = (1.0 - wx) * (1.0 - wy), wx * wy
+    p, q, s, t = texels[row0 + x0], texels[row0 + x1], texels[row1 + x0], texels[row1 + x1]
+    return (
+        w00 * (p & 255) + w01 * (q & 255) + w10 * (s & 255) + w11 * (t & 255),
+        w00 * (p >> 8 & 255) + w01 * (q >> 8 & 255) + w10 * (s >> 8 & 255) + w11 * (t >> 8 & 255),
+        w00 * (p >> 16 & 255) + w01 * (q >> 16 & 255) + w10 * (s >> 16 & 255) + w11 * (t >> 16 & 255),
+        w00 * (p >> 24) + w01 * (q >> 24) + w10 * (s >> 24) + w11 * (t >> 24),
+    )
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _into_unit(coordinate, repeat):
+    """Wrap or clamp to [0, 1], so that no later conversion to an integer can overflow."""
+    if repeat:
+        return coordinate - np.floor(coordinate)
+    return min(max(coordinate, 0.0), 1.0)
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
+    """Filtered texture colour in [0, 255] under a pixel footprint.
+
+    ``(ux, vx)`` and ``(uy, vy)`` are the changes of ``(u, v)`` over one footprint to the right and
+    down. Along the longer axis of the footprint up to MAX_TAPS trilinear look-ups are averaged.
+    """
+    repeat = materials[material, REPEAT] != 0.0
+    first = int(materials[material, FIRST_LEVEL])
+    width, height = levels[first, 1], levels[first, 2]
+    u, v = _into_unit(u, repeat), _into_unit(v, repeat)
+    # Squared singular values of the footprint, in texels: mean + spread and mean - spread.
+    ux_texels, uy_texels, vx_texels, vy_texels = ux * width, uy * width, vx * height, vy * height
+    xx = ux_texels * ux_texels + vx_texels * vx_texels
+    yy = uy_texels * uy_texels + vy_texels * vy_texels
+    xy = ux_texels * uy_texels + vx_texels * vy_texels
+    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
+    spread = np.sqrt(half * half + xy * xy)
+    last = first + int(materials[material, LEVEL_COUNT]) - 1
+    level, taps, step_u, step_v, weight = first, 1, 0.0, 0.0, 0.0
+    if not mean + spread < 1e12:  # seen edge-on, or next to the eye: the average of the texture
+        level = last
+    elif mean + spread > 1.0:
+        ratio = (mean + spread) / max(mean - spread, 1.0)
+        if ratio > 2.25:
+            taps = int(min(np.sqrt(ratio) + 0.5, MAX_TAPS))
+            # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
+            along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
+            norm = taps * np.sqrt(along_x * along_x + along_y * along_y)
+            step_u, step_v = (ux * along_x + uy * along_y) / norm, (vx * along_x + vy * along_y) / norm
+            u, v = u - 0.5 * (taps - 1) * step_u, v - 0.5 * (taps - 1) * step_v
+        area = max(mean - spread, (mean + spread) / (taps * taps)) * LOD_SCALE
+        while area >= 4.0 and level < last:
+            area *= 0.25
+            level += 1
+        # Between two levels the weight is linear in the size of the footprint, not in its logarithm.
+        if area > 1.0 and level < last:
+            weight = np.sqrt(area) - 1.0
+    red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
+    for _ in range(taps):
+        share, below = 1.0 - weight, level
+        while share > 0.0:
+            r, g, b, a = _bilinear(levels, texels, below, u, v, repeat)
+            red, green, blue, alpha = red + share * r, green + share * g, blue + share * b, alpha + share * a
+            share, below = (weight, level + 1) if below == level else (0.0, level)
+        u, v = u + step_u, v + step_v
+    scale = 1.0 / taps
+    return red * scale, green * scale, blue * scale, alpha * scale
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _decode(value):
     return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _encode(value):
     return value * 12.92 if value <= 0.0031308 else 1.055 * value ** (1.0 / 2.4) - 0.055
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _times(colour, factor):
     """Product in linear light of two encoded values; exact shortcuts for white."""
     if factor == 1.0:
@@ -36,18 +130,19 @@ def _times(colour, factor):
     return _encode(_decode(colour) * _decode(factor))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _ray(view, x, y):
     """Unit world direction through a sample, and the ratio of distance along it to depth Z."""
-    r0, r1, r2, u0, u1, u2, w0, w1, w2, _, _, _, focal, center_x, center_y = view
-    right, up = (x - center_x) / focal, -(y - center_y) / focal
-    dx, dy, dz = right * r0 + up * u0 - w0, right * r1 + up * u1 - w1, right * r2 + up * u2 - w2
+    right, up = (x - view[13]) / view[12], -(y - view[14]) / view[12]
+    dx = right * view[0] + up * view[3] - view[6]
+    dy = right * view[1] + up * view[4] - view[7]
+    dz = right * view[2] + up * view[5] - view[8]
     norm = np.sqrt(dx * dx + dy * dy + dz * dz)
     inverse = 1.0 / norm
     return dx * inverse, dy * inverse, dz * inverse, norm
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _normal(p, view, i, j, k, b0, b1, b2):
     """Interpolated unit normal on the side of the surface that the camera sees."""
     ux, uy, uz = float(p[j, 0]) - p[i, 0], float(p[j, 1]) - p[i, 1], float(p[j, 2]) - p[i, 2]
@@ -67,17 +162,23 @@ def _normal(p, view, i, j, k, b0, b1, b2):
     return nx * inverse, ny * inverse, nz * inverse
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setup, x, y, extent):
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _barycentric(setups, f, x, y):
+    e0 = setups[f, 0] * x + setups[f, 1] * y + setups[f, 2]
+    e1 = setups[f, 3] * x + setups[f, 4] * y + setups[f, 5]
+    e2 = setups[f, 6] * x + setups[f, 7] * y + setups[f, 8]
+    inverse = 1.0 / (e0 + e1 + e2)
+    return e0 * inverse, e1 * inverse, e2 * inverse, inverse
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent):
     """Premultiplied colour of face ``f`` at sample position ``(x, y)``.
 
     ``extent`` is the side, in samples, of the square that the look-up stands for.
     """
     i, j, k, material = faces[f, 0], faces[f, 1], faces[f, 2], faces[f, 3]
-    a0, d0, c0, a1, d1, c1, a2, d2, c2, _, _, _, _ = setup
-    e0, e1, e2 = a0 * x + d0 * y + c0, a1 * x + d1 * y + c1, a2 * x + d2 * y + c2
-    inverse = 1.0 / (e0 + e1 + e2)
-    b0, b1, b2 = e0 * inverse, e1 * inverse, e2 * inverse
+    b0, b1, b2, inverse = _barycentric(setups, f, x, y)
     red, green, blue = materials[material, FACTOR], materials[material, FACTOR + 1], materials[material, FACTOR + 2]
     alpha = materials[material, FACTOR + 3]
     if materials[material, LEVEL_COUNT] > 0.0:
@@ -85,11 +186,12 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
         v0, v1, v2 = float(p[i, 7]), float(p[j, 7]), float(p[k, 7])
         u, v = b0 * u0 + b1 * u1 + b2 * u2, b0 * v0 + b1 * v1 + b2 * v2
         scale = extent * inverse
-        ux = (a0 * (u0 - u) + a1 * (u1 - u) + a2 * (u2 - u)) * scale
-        uy = (d0 * (u0 - u) + d1 * (u1 - u) + d2 * (u2 - u)) * scale
-        vx = (a0 * (v0 - v) + a1 * (v1 - v) + a2 * (v2 - v)) * scale
-        vy = (d0 * (v0 - v) + d1 * (v1 - v) + d2 * (v2 - v)) * scale
-        red, green, blue, opacity = sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy)
+        u0, u1, u2, v0, v1, v2 = u0 - u, u1 - u, u2 - u, v0 - v, v1 - v, v2 - v
+        ux = (setups[f, 0] * u0 + setups[f, 3] * u1 + setups[f, 6] * u2) * scale
+        uy = (setups[f, 1] * u0 + setups[f, 4] * u1 + setups[f, 7] * u2) * scale
+        vx = (setups[f, 0] * v0 + setups[f, 3] * v1 + setups[f, 6] * v2) * scale
+        vy = (setups[f, 1] * v0 + setups[f, 4] * v1 + setups[f, 7] * v2) * scale
+        red, green, blue, opacity = _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy)
         red, green, blue, alpha = red * _BYTE, green * _BYTE, blue * _BYTE, alpha * opacity * _BYTE
     if has_colors:
         red = _times(red, b0 * p[i, 8] + b1 * p[j, 8] + b2 * p[k, 8])
@@ -110,26 +212,24 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
     return red * light, green * light, blue * light, alpha
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _geometry(p, faces, view, f, setup, x, y):
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _geometry(p, faces, view, f, setups, x, y):
     """Distance along the unit ray and the normal, turned to graze where it would face away."""
-    a0, d0, c0, a1, d1, c1, a2, d2, c2, az, bz, cz, _ = setup
-    e0, e1, e2 = a0 * x + d0 * y + c0, a1 * x + d1 * y + c1, a2 * x + d2 * y + c2
-    scale = 1.0 / (e0 + e1 + e2)
-    nx, ny, nz = _normal(p, view, faces[f, 0], faces[f, 1], faces[f, 2], e0 * scale, e1 * scale, e2 * scale)
+    b0, b1, b2, _ = _barycentric(setups, f, x, y)
+    nx, ny, nz = _normal(p, view, faces[f, 0], faces[f, 1], faces[f, 2], b0, b1, b2)
     dx, dy, dz, stretch = _ray(view, x, y)
     away = nx * dx + ny * dy + nz * dz
     if away > 0.0:
         nx, ny, nz = nx - away * dx, ny - away * dy, nz - away * dz
         norm = np.sqrt(nx * nx + ny * ny + nz * nz)
         nx, ny, nz = nx / norm, ny / norm, nz / norm
-    return stretch / (az * x + bz * y + cz), nx, ny, nz
+    return stretch / (setups[f, 9] * x + setups[f, 10] * y + setups[f, 11]), nx, ny, nz
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def resolve_band(
+@njit(nogil=True, error_model="numpy")
+def resolve(
     p, faces, materials, levels, texels, has_colors,
-    view, h, seen, rows, box, supersample, shading, order, rgba, depth, normal,
+    view, setups, seen, rows, box, supersample, shading, order, rgba, depth, normal,
 ):
     """Average the samples of a band into the pixels of one view.
 
@@ -142,8 +242,6 @@ def resolve_band(
     layers = seen.shape[0]
     ids = np.zeros((layers, count), np.int32)
     pending = np.zeros(count, np.bool_)
-    cached = np.int32(-1)
-    setup = face_setup(h, 0, 0, 0)
     for row in range(rows[0], rows[1]):
         for column in range(box[0], box[0] + box[2]):
             index = (row - rows[0]) * supersample * width + (column - box[0]) * supersample
@@ -173,12 +271,9 @@ def resolve_band(
                 if ids[layer, q] >= 0:
                     f = ids[layer, q]
                     break
-            if f != cached:
-                setup = face_setup(h, faces[f, 0], faces[f, 1], faces[f, 2])
-                cached = f
             x_base, y_base = column * supersample + 0.5, row * supersample + 0.5
             x, y = x_base + q % supersample, y_base + q // supersample
-            distance, nx, ny, nz = _geometry(p, faces, view, f, setup, x, y)
+            distance, nx, ny, nz = _geometry(p, faces, view, f, setups, x, y)
             depth[row, column, 0] = distance
             normal[row, column, 0], normal[row, column, 1], normal[row, column, 2] = nx, ny, nz
             red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
@@ -205,11 +300,8 @@ def resolve_band(
                     f = ids[step + 1 if step + 1 < layers else 0, q]  # blended from near to far, then solid
                     if f < 0:
                         continue
-                    if f != cached:
-                        setup = face_setup(h, faces[f, 0], faces[f, 1], faces[f, 2])
-                        cached = f
                     r, g, b, a = _shade(
-                        p, faces, materials, levels, texels, has_colors, view, shading, f, setup, x, y, extent
+                        p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent
                     )
                     red, green, blue = red + remaining * r, green + remaining * g, blue + remaining * b
                     alpha += remaining * a
