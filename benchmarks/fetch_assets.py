@@ -137,7 +137,10 @@ def main() -> None:
             unpack(tar_members(tarball), "package/dist/profiles/", out / "webxr")
 
     records = [
-        {"source": source, **record} for source in sources if (out / source).is_dir() for record in describe(out / source)
+        {"source": source, **record}
+        for source in sources
+        if (out / source).is_dir()
+        for record in describe(out / source)
     ]
     (out / "manifest.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     for record in records:

@@ -61,6 +61,14 @@ def test_debug_shows_where_a_named_error_came_from() -> None:
         cli.main(["--debug", "doctor"])
 
 
+def test_interruption_is_status_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("threestudio_redream.doctor.diagnose", interrupt)
+    assert run(capsys, "doctor")[0] == 130
+
+
 def fixed_diagnosis(status: str) -> Diagnosis:
     return Diagnosis(describe_machine(), (Finding("numba", status, required=True, cure="install it"),), ())
 

@@ -86,6 +86,12 @@ def test_the_constraints_pin_every_dependency_exactly_and_meet_its_floor() -> No
     assert not pinned & {"torch", "torchvision"}
 
 
+def test_the_lowest_versions_are_the_floors() -> None:
+    lines = (ROOT / "requirements" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins == [requirement.replace(">=", "==") for requirement in PROJECT["dependencies"]]
+
+
 def missing_extra_calls() -> list[tuple[str, str, str]]:
     """Every package that an error message finds missing, the extra it recommends, and the place of the call."""
     found = []

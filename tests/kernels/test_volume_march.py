@@ -159,7 +159,11 @@ def test_rays_that_cannot_be_marched_have_no_samples():
     nan, inf = math.nan, math.inf
     origins = torch.tensor([[nan, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0], [inf, 0.0, 0.0], [3.0, 0.0, 0.0]])
     directions = torch.tensor([[-1.0, 0.0, 0.0], [nan, 0.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0, 0], [-1e-9, 0.0, 0.0]])
-    rays, _, _ = both(origins, directions, torch.ones(1, 2, 2, 2, dtype=torch.bool))
+    full = torch.ones(1, 2, 2, 2, dtype=torch.bool)
+    rays, _, _ = both(origins, directions, full)
+    assert rays.tolist() == []
+    origins, directions = torch.tensor([[3.0, 0.0, 0.0]]).expand(4, 3), torch.tensor([[-1.0, 0.0, 0.0]]).expand(4, 3)
+    rays, _, _ = both(origins, directions, full, t_first=torch.tensor([nan, inf, -inf, -1e30]))
     assert rays.tolist() == []
 
 

@@ -249,6 +249,8 @@ def test_offsets_can_be_shared():
         ({"sigmas": torch.zeros(3, 1)}, "'sigmas' does not match 3 samples", "(3, 1)"),
         ({"t_ends": torch.zeros(2)}, "'t_ends' does not match 3 samples", "(2,)"),
         ({"offsets": torch.zeros(2, dtype=torch.int64)}, "'offsets' does not match 2 rays", "(2,)"),
+        ({"offsets": torch.tensor([0, 2, 4])}, "does not match 2 rays and 3 samples", "(3,)"),
+        ({"offsets": torch.tensor([0.0, 2.0, 3.0])}, "'offsets' does not match", "torch.float32"),
         ({"backend": "cuda"}, "Unknown volume backend", "'cuda'"),
     ],
 )

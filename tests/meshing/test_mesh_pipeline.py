@@ -1,20 +1,22 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import trimesh
 
+from threestudio_redream.assets import load_asset
 from threestudio_redream.assets.rasteriser import AssetRenderer
-from threestudio_redream.cameras import orbit_c2w
+from threestudio_redream.cameras import orbit_c2w, pixel_rays
 from threestudio_redream.errors import ConfigError, EmptySceneError
 from threestudio_redream.meshing import (
-    TexturedMesh,
+    Mesh,
     as_asset,
     extract_textured_mesh,
     gradient_normal_fn,
     mesh_masks,
     signed_volume,
     write_glb,
+    write_obj,
 )
 from threestudio_redream.meshing.pipeline import _every
 
@@ -70,26 +72,22 @@ def test_deterministic(solids, ring):
         np.testing.assert_array_equal(getattr(again, name), getattr(ring[0], name))
 
 
-def test_reloaded_glb_renders_like_the_mesh_in_memory(tmp_path, ring):
-    mesh = ring[0]
-    loaded = trimesh.load_scene(write_glb(tmp_path / "ring.glb", mesh), process=False).geometry["ring"]
-    copy = TexturedMesh(
-        np.asarray(loaded.vertices)[:, [2, 0, 1]],
-        loaded.faces,
-        np.asarray(loaded.vertex_normals)[:, [2, 0, 1]],
-        np.stack([loaded.visual.uv[:, 0], 1 - loaded.visual.uv[:, 1]], axis=1),
-        np.asarray(loaded.visual.material.baseColorTexture)[..., :3],
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_reloaded_file_renders_like_the_mesh_in_memory(tmp_path, ring, suffix):
+    mesh, path = ring[0], tmp_path / f"ring.{suffix}"
+    (write_glb if suffix == "glb" else write_obj)(path, mesh)
+    loaded = load_asset(path)
+    to_world = [2, 0, 1]  # world (x, y, z) = file (z, x, y)
+    turned = replace(loaded, vertices=loaded.vertices[:, to_world], normals=loaded.normals[:, to_world])
+    ours, theirs = (
+        AssetRenderer(asset, shading="headlight")(CAMERAS, 40.0, 96, 96).rgba for asset in (as_asset(mesh), turned)
     )
-    ours, theirs = (AssetRenderer(as_asset(m), shading="headlight")(CAMERAS, 40.0, 96, 96).rgba for m in (mesh, copy))
     assert ours[..., 3].mean() > 0.05
-    error = np.mean((ours - theirs) ** 2)
-    assert error < 1e-4  # PSNR of 40 dB
+    assert np.mean((ours - theirs) ** 2) < 1e-4  # PSNR above 40 dB
 
 
 def test_texture_shows_the_field_from_outside(solids, ring):
     """Rendered colour equals the colour field at the rendered depth: axes, v direction and charts all agree."""
-    from threestudio_redream.cameras import pixel_rays
-
     renders = AssetRenderer(as_asset(ring[0]), supersample=1)(CAMERAS, 40.0, 96, 96)
     origins, directions = pixel_rays(CAMERAS, 40.0, 96, 96)
     points = origins + renders.depth * directions
@@ -165,8 +163,6 @@ def test_errors_come_before_or_instead_of_a_mesh(solids, change, error, text):
 
 
 def test_as_asset_keeps_vertex_colours(solids, torus_mesh):
-    from threestudio_redream.meshing import Mesh
-
     asset = as_asset(Mesh(torus_mesh.vertices, torus_mesh.faces, None, solids.color(torus_mesh.vertices)))
     assert asset.colors.shape == (len(torus_mesh.vertices), 4)
     assert asset.uvs is None

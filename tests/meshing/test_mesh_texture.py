@@ -45,7 +45,7 @@ def test_charts_lie_in_the_texture_and_do_not_overlap(unwrapped):
     assert n_charts > 1
 
 
-@pytest.mark.parametrize("size", [32, 100, 512])
+@pytest.mark.parametrize("size", [48, 100, 512])
 def test_charts_fit_any_texture_size(torus_mesh, size):
     mesh, uvs, _, _ = unwrap(torus_mesh, size, padding=1)
     assert uvs.max() <= 1.0
@@ -190,6 +190,14 @@ def test_unused_texels_copy_their_neighbours():
     uvs = np.float32([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3]])
     texture = bake(triangle, uvs, lambda p: np.tile([1.0, 0.5, -3.0], (len(p), 1)), 64)
     assert (texture == [255, 128, 0]).all()
+
+
+def test_bake_of_a_full_texture_follows_v_downwards(quad):
+    plain = Mesh(quad.vertices, quad.faces)
+    texture = bake(plain, quad.uvs, lambda p: np.stack([0.5 + p[:, 1], 0.5 + p[:, 2], 0 * p[:, 0]], axis=1), 16)
+    expected = np.round((np.arange(16) + 0.5) / 16 * 255)
+    np.testing.assert_allclose(texture[3, :, 0], expected, atol=1)  # u runs along +y
+    np.testing.assert_allclose(texture[:, 5, 1], expected[::-1], atol=1)  # v runs down, along -z
 
 
 def test_bake_fills_a_face_smaller_than_a_texel():

@@ -110,9 +110,8 @@ def test_videos_have_every_frame(saver):
 def test_data_json_and_state(saver, tmp_path):
     assert np.load(saver.save_data("a", torch.arange(3))).tolist() == [0, 1, 2]
     assert np.load(saver.save_data("b.npz", {"x": torch.ones(2)}))["x"].tolist() == [1, 1]
-    payload = json.loads(
-        open(saver.save_json("m.json", {"t": torch.ones(2), "n": np.float32(2), "p": tmp_path})).read()
-    )
+    path = saver.save_json("m.json", {"t": torch.ones(2), "n": np.float32(2), "p": tmp_path})
+    payload = json.loads(Path(path).read_text())
     assert payload == {"t": [1.0, 1.0], "n": 2.0, "p": str(tmp_path)}
     assert torch.equal(read_checkpoint(saver.save_state_dict("s.pth", {"w": torch.ones(3)}))["w"], torch.ones(3))
     assert Path(saver.save_file("copy.json", saver.get_save_path("m.json"))).read_text().startswith("{")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from threestudio_redream.assets.limits import DEFAULT_LIMITS, Limits
 from threestudio_redream.assets.loading import load_asset
 from threestudio_redream.assets.normalise import normalise
-
+from threestudio_redream.assets.sample import sample_asset, write_sample
 from threestudio_redream.assets.types import Asset, Material
 
 __all__ = [
@@ -19,6 +19,6 @@ __all__ = [
     "Material",
     "load_asset",
     "normalise",
-
-
+    "sample_asset",
+    "write_sample",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,19 @@ class Part:
 
 @dataclass
 class Parsed:
-    """Everything a parser returns."""
+    """Everything a parser returns.
+
+    ``materials`` makes the list that ``Part.material`` indexes. It is called after the geometry has been
+    checked, so that no texture is decoded for a file that is refused.
+    """
 
     parts: Sequence[Part]
-    materials: Sequence[Material]
+    materials: Callable[[], list[Material]]
     warnings: list[str] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def assemble(parsed: Parsed, *, name: str, source: Path | None, sha256: str | None, limits: Limits) -> Asset:
+def assemble(parsed: Parsed, *, name: str, source: Path | None, limits: Limits) -> Asset:
     """Check, concatenate and clean the parts.
 
     Vertices that no face uses are dropped (they must not shift the centre), normals are made unit and
@@ -61,7 +65,9 @@ def assemble(parsed: Parsed, *, name: str, source: Path | None, sha256: str | No
     """
     parts = [part for part in parsed.parts if len(part.faces)]
     if not parts:
-        raise AssetError("the file holds no faces", received=len(parsed.parts), fix="Export triangles, not points or lines")
+        raise AssetError(
+            "the file holds no faces", received=len(parsed.parts), fix="Export triangles, not points or lines"
+        )
     check_limit(limits, "max_vertices", sum(len(part.vertices) for part in parts), "vertices")
     check_limit(limits, "max_faces", sum(len(part.faces) for part in parts), "faces")
     for part in parts:
@@ -74,7 +80,6 @@ def assemble(parsed: Parsed, *, name: str, source: Path | None, sha256: str | No
             )
 
     warnings = parsed.warnings
-    materials, face_materials = _face_materials(parts, list(parsed.materials), warnings)
     offsets = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
     faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets)])
     used = np.zeros(int(offsets[-1]) + len(parts[-1].vertices), bool)
@@ -84,6 +89,7 @@ def assemble(parsed: Parsed, *, name: str, source: Path | None, sha256: str | No
     vertices = np.concatenate([part.vertices for part in parts])[used]
     vertices = _checked_vertices(vertices, faces, warnings)
     normals = _normals(_stacked(parts, "normals", 0.0, 3, used), vertices, faces, warnings)
+    materials, face_materials = _face_materials(parts, parsed.materials(), warnings)
     return Asset(
         name=name,
         vertices=vertices,
@@ -94,12 +100,13 @@ def assemble(parsed: Parsed, *, name: str, source: Path | None, sha256: str | No
         face_materials=face_materials,
         materials=materials,
         source=source,
-        sha256=sha256,
         info={"n_nodes": 1, **parsed.info, "warnings": warnings},
     )
 
 
-def _stacked(parts: Sequence[Part], attribute: str, missing: float, width: int, used: NDArray[np.bool_]) -> NDArray | None:
+def _stacked(
+    parts: Sequence[Part], attribute: str, missing: float, width: int, used: NDArray[np.bool_]
+) -> NDArray | None:
     """One attribute of all parts, ``missing`` where a part lacks it; None if every part does."""
     values = [getattr(part, attribute) for part in parts]
     if all(value is None for value in values):
@@ -121,15 +128,19 @@ def _face_materials(
                 if int(index) not in plain:
                     plain[int(index)] = len(materials)
                     materials.append(replace(materials[index], texture=None))
-                    warnings.append("a textured material is used on faces without texture coordinates; its plain colour is shown")
+                    warnings.append(
+                        "a textured material is used on faces without texture coordinates; its plain colour is shown"
+                    )
                 column = np.where(column == index, plain[int(index)], column)
         columns.append(column)
     kept, indices = np.unique(np.concatenate(columns), return_inverse=True)
     return tuple(materials[index] for index in kept), indices.astype(np.int32)
 
 
-def _checked_vertices(vertices: NDArray[np.float64], faces: NDArray[np.int64], warnings: list[str]) -> NDArray[np.float32]:
-    finite = np.isfinite(vertices).all(axis=1)
+def _checked_vertices(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], warnings: list[str]
+) -> NDArray[np.float32]:
+    finite = np.asarray(np.isfinite(vertices).all(axis=1))
     if not finite.all():
         raise AssetError(
             f"{int((~finite).sum())} of {len(finite)} vertices are not finite numbers",
@@ -151,7 +162,9 @@ def _checked_vertices(vertices: NDArray[np.float64], faces: NDArray[np.int64], w
             fix="Export the file again",
         )
     if total_area(vertices / extent, faces) <= 0.0:
-        raise AssetError("every face is degenerate: the surface has no area", received=len(faces), fix="Repair the mesh")
+        raise AssetError(
+            "every face is degenerate: the surface has no area", received=len(faces), fix="Repair the mesh"
+        )
     return rounded
 
 

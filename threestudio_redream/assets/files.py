@@ -73,7 +73,9 @@ def read_asset_file(path: Path, limit: int, what: str = "the asset") -> bytes:
         raise missing from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise AssetError(f"{what} is {kind}", received=str(path), fix="Name one GLB, glTF, OBJ, PLY, STL, OFF or zip file")
+        raise AssetError(
+            f"{what} is {kind}", received=str(path), fix="Name one GLB, glTF, OBJ, PLY, STL, OFF or zip file"
+        )
     try:
         # Non-blocking, and one byte more than allowed: the file may have been swapped or may be growing.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
@@ -168,9 +170,13 @@ def _open_archive(data: bytes, limits: Limits) -> tuple[zipfile.ZipFile, dict[st
         raise AssetError("the zip archive is truncated", received=len(data), fix="Download or pack it again")
     count, directory_bytes = struct.unpack_from("<H", data, end + 10)[0], struct.unpack_from("<I", data, end + 12)[0]
     check_limit(limits, "max_archive_members", count, "archive members")
-    if data[max(0, end - 20) : end].startswith(b"PK\x06\x07") or directory_bytes > 1024 * (limits.max_archive_members + 1):
+    if data[max(0, end - 20) : end].startswith(b"PK\x06\x07") or directory_bytes > 1024 * (
+        limits.max_archive_members + 1
+    ):
         raise AssetLimitError(
-            "the directory of the zip archive is too large", received=directory_bytes, fix="Pack fewer files, without zip64"
+            "the directory of the zip archive is too large",
+            received=directory_bytes,
+            fix="Pack fewer files, without zip64",
         )
     try:
         archive = zipfile.ZipFile(BytesIO(data))
@@ -185,7 +191,9 @@ def _open_archive(data: bytes, limits: Limits) -> tuple[zipfile.ZipFile, dict[st
         name = str(PurePosixPath(*safe_parts(entry.filename, "an archive member")))
         if name in members or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise AssetError(
-                "an archive member is stored twice or in an unusual way", received=name, fix="Pack the archive again with deflate"
+                "an archive member is stored twice or in an unusual way",
+                received=name,
+                fix="Pack the archive again with deflate",
             )
         members[name] = entry
     check_limit(limits, "max_unpacked_bytes", sum(entry.file_size for entry in members.values()), "unpacked bytes")

@@ -21,6 +21,9 @@ __all__ = ["BrokenImageError", "TexturePool", "decode_image", "image_size"]
 
 #: A normal progressive JPEG has about ten scans; each costs a pass over all coefficients.
 _MAX_JPEG_SCANS = 20
+#: Pillow walks over these one by one. libpng writes chunks of 8 KiB, so the cap is met at 128 MiB.
+_MAX_PNG_CHUNKS = 16_384
+_MAX_JPEG_SEGMENTS = 1024
 
 
 class BrokenImageError(AssetError):
@@ -47,16 +50,47 @@ def _image_format(data: bytes, name: str) -> str:
     )
 
 
+def _png_chunks(data: bytes) -> int:
+    """Chunks of a PNG, counted up to just above the cap."""
+    at = count = 8
+    while at + 12 <= len(data) and count < _MAX_PNG_CHUNKS + 10:
+        at, count = at + 12 + int.from_bytes(data[at : at + 4], "big"), count + 1
+    return count - 8
+
+
+def _jpeg_segments(data: bytes) -> int:
+    """Segments and fill bytes in front of the first scan of a JPEG, counted up to just above the cap."""
+    at, count = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA and count <= _MAX_JPEG_SEGMENTS:
+        alone = data[at + 1] in (0xFF, 0x01) or 0xD0 <= data[at + 1] <= 0xD8
+        at += (1 if data[at + 1] == 0xFF else 2) if alone else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        count += 1
+    if data[at : at + 2] != b"\xff\xda" and count <= _MAX_JPEG_SEGMENTS:
+        raise ValueError("no image data")
+    return count
+
+
+def _check_structure(data: bytes, format_: str, name: str) -> None:
+    """Refuse images whose structure only serves to keep a decoder busy."""
+    counts: list[tuple[str, int, int]] = []
+    if format_ == "PNG":
+        counts = [("PNG chunks", _png_chunks(data), _MAX_PNG_CHUNKS)]
+    elif format_ == "JPEG":
+        try:
+            counts = [("JPEG segments", _jpeg_segments(data), _MAX_JPEG_SEGMENTS)]
+        except ValueError as error:
+            raise _broken(name, error) from error
+        counts.append(("JPEG scans", data.count(b"\xff\xda"), _MAX_JPEG_SCANS))
+    for what, count, cap in counts:
+        if count > cap:
+            raise AssetLimitError(f"texture {name!r} has more than {cap} {what}", received=count, fix="Save it again")
+
+
 def _open(data: bytes, name: str) -> Image.Image:
     from PIL import Image
 
     format_ = _image_format(data, name)
-    if format_ == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise AssetLimitError(
-            f"texture {name!r} has more than {_MAX_JPEG_SCANS} JPEG scans",
-            received=data.count(b"\xff\xda"),
-            fix="Save the image again; such files only serve to keep a decoder busy",
-        )
+    _check_structure(data, format_, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own caps follow and are lower than Pillow's
@@ -65,7 +99,9 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise AssetLimitError(
             f"texture {name!r} is far larger than any texture needs", received=str(error), fix="Scale it down"
         ) from error
-    except Exception as error:  # Pillow's plugins raise whatever the damage leads to, struct.error and SyntaxError included
+    except (
+        Exception
+    ) as error:  # Pillow's plugins raise whatever the damage leads to, struct.error and SyntaxError included
         raise _broken(name, error) from error
 
 
@@ -107,7 +143,9 @@ def decode_image(data: bytes, name: str, side: int) -> NDArray[np.uint8]:
 
 def _broken(name: str, error: Exception) -> BrokenImageError:
     return BrokenImageError(
-        f"texture {name!r} cannot be decoded: {type(error).__name__}", received=str(error)[:120], fix="Save it again as PNG"
+        f"texture {name!r} cannot be decoded: {type(error).__name__}",
+        received=str(error)[:120],
+        fix="Save it again as PNG",
     )
 
 
@@ -119,7 +157,7 @@ class TexturePool:
     """
 
     def __init__(self, limits: Limits, warnings: list[str]) -> None:
-        self._limits, self._warnings, self._total = limits, warnings, 0
+        self._limits, self._warnings, self._total, self._bytes = limits, warnings, 0, 0
         self._data: dict[Hashable, tuple[bytes, str] | None] = {}
         self._pixels: dict[Hashable, NDArray[np.uint8] | None] = {}
 
@@ -130,6 +168,8 @@ class TexturePool:
         self._data[key] = None
         try:
             data = read()
+            self._bytes += len(data)  # glTF images may all be views of the same bytes
+            check_limit(self._limits, "max_bytes", self._bytes, "bytes of texture files")
             width, height = image_size(data, name)
         except (MissingSideFileError, BrokenImageError) as error:
             self._warnings.append(str(error))

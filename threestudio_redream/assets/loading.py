@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -83,18 +84,15 @@ def load_asset(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Asset:
 def _load(path: Path, limits: Limits) -> Asset:
     data = read_asset_file(path, limits.max_bytes)
     kind = sniff(data, path.suffix)
-    digest = hashlib.sha256(data).hexdigest()
-    files: SideFiles
+    content, files = data, FolderFiles(path.parent, limits.max_bytes - len(data))  # type: bytes, SideFiles
     try:
         if kind == "zip":
             archive = ArchiveFiles(data, limits)
-            member, data = archive.open_mesh()
-            kind, files = sniff(data, Path(member).suffix), archive
-        else:
-            files = FolderFiles(path.parent, limits.max_bytes - len(data))
-        parsed = _parser(kind)(data, files, limits)
+            member, content = archive.open_mesh()
+            kind, files = sniff(content, Path(member).suffix), archive
+        parsed = _parser(kind)(content, files, limits)
         parsed.info["format"] = kind.removesuffix("-ascii")
-        return assemble(parsed, name=path.stem, source=path, sha256=digest, limits=limits)
+        asset = assemble(parsed, name=path.stem, source=path, limits=limits)
     except AssetError:
         raise
     except _DAMAGE as error:
@@ -103,3 +101,4 @@ def _load(path: Path, limits: Limits) -> Asset:
             received=str(error)[:200],
             fix="Export or download it again, and please report it",
         ) from error
+    return replace(asset, sha256=hashlib.sha256(data).hexdigest())

@@ -42,7 +42,9 @@ def axis_rotation(up: str = "+y", front: str | None = None) -> NDArray[np.float6
     vertical = _axis_vector(up)
     forward = _axis_vector(front if front is not None else _DEFAULT_FRONT[up[1]])
     if abs(float(vertical @ forward)) > 0.5:
-        raise ConfigError("the front of an asset cannot lie along its up axis", received=(up, front), fix="Name another front")
+        raise ConfigError(
+            "the front of an asset cannot lie along its up axis", received=(up, front), fix="Name another front"
+        )
     return np.stack([forward, np.cross(vertical, forward), vertical])
 
 
@@ -74,7 +76,9 @@ def normalise(
         AssetError: zero extent. ConfigError: axes that make no frame, or a radius that is not positive.
     """
     if not (np.isfinite(radius) and radius > 0.0 and np.isfinite(yaw_deg)):
-        raise ConfigError("the radius must be positive and the yaw finite", received=(radius, yaw_deg), fix="Use radius 0.5")
+        raise ConfigError(
+            "the radius must be positive and the yaw finite", received=(radius, yaw_deg), fix="Use radius 0.5"
+        )
     vertices = asset.vertices.astype(np.float64)
     centre = 0.5 * (vertices.min(axis=0) + vertices.max(axis=0))
     reach = float(np.linalg.norm(vertices - centre, axis=1).max())

@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 
 from threestudio_redream.assets.shading import decode_srgb, encode_srgb
 
-__all__ = ["LOD_SCALE", "MAX_TAPS", "build_pyramid", "halve", "multiply_factor"]
-
-#: Look-ups along the longer axis of a pixel's footprint, and the shift of the mip level.
-MAX_TAPS = 8
-LOD_SCALE = 1.0
+__all__ = ["build_pyramid", "halve", "multiply_factor"]
 
 _CHUNK_ROWS = 256  # level-0 rows converted to float at a time: bounds memory for 4k textures
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from threestudio_redream.assets.raster_coverage import used_texels
 from threestudio_redream.assets.raster_mips import build_pyramid, multiply_factor
 from threestudio_redream.assets.types import Asset, Material
 
@@ -64,15 +65,12 @@ def effective_mode(material: Material, vertex_alpha_min: float) -> int:
     return OPAQUE
 
 
-def _used_texels(asset: Asset, materials: list[int], texture: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    from threestudio_redream.assets.raster_coverage import used_texels
+def pack(asset: Asset, *, fast: bool = True) -> Packed:
+    """Pack an asset; textures that several materials share with the same factor are stored once.
 
-    chosen = np.isin(asset.face_materials, materials)
-    return used_texels(np.asarray(asset.uvs, np.float64)[asset.faces[chosen]], texture.shape[0], texture.shape[1])
-
-
-def pack(asset: Asset) -> Packed:
-    """Pack an asset; textures that several materials share with the same factor are stored once."""
+    Args:
+        fast: prepare textures with the numba kernels.
+    """
     colored = asset.colors is not None and len(asset.colors) > 0
     vertex_alpha = float(asset.colors[:, 3].min()) if colored else 1.0  # type: ignore[index]
     modes = [effective_mode(material, vertex_alpha) for material in asset.materials]
@@ -93,7 +91,8 @@ def pack(asset: Asset) -> Packed:
     for users in shared.values():
         material = asset.materials[users[0]]
         texture = np.ascontiguousarray(material.texture, np.uint8)
-        used = _used_texels(asset, users, texture)
+        chosen = asset.faces[np.isin(asset.face_materials, users)]
+        used = used_texels(asset.uvs[chosen].astype(np.float64), *texture.shape[:2], fast=fast)
         levels = build_pyramid(
             multiply_factor(texture, material.base_color), used, by_alpha=modes[users[0]] != OPAQUE
         )

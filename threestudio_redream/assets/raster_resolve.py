@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from threestudio_redream.assets.raster_mips import LOD_SCALE, MAX_TAPS
-from threestudio_redream.assets.raster_pack import BLEND, FACTOR, FIRST_LEVEL, LEVEL_COUNT, MODE, REPEAT
-from threestudio_redream.assets.shading import HEADLIGHT_AMBIENT, WORLD_AMBIENT, WORLD_LIGHT
 from threestudio_redream.kernels.jit import njit
 
-__all__ = ["resolve"]
+__all__ = ["LOD_SCALE", "MAX_TAPS", "MINOR_SHARE", "resolve"]
+
+#: Look-ups along the longer axis of a pixel's footprint.
+MAX_TAPS = 8
+#: Factor on the area of the footprint when the mip level is chosen; below 1 is sharper.
+LOD_SCALE = 0.4
+#: A face that holds less than one part in this many of a pixel's samples gets one bilinear look-up.
+MINOR_SHARE = 4
+
+# Copies of the constants in raster_pack and shading: numba's disk cache watches this file only, so a
+# kernel compiled with a constant from elsewhere would outlive a change of it.
+BLEND = 2
+MODE, REPEAT, FIRST_LEVEL, LEVEL_COUNT, FACTOR = 0, 3, 4, 5, 6
+HEADLIGHT_AMBIENT, WORLD_AMBIENT = 0.35, 0.45
+_LIGHT_X, _LIGHT_Y, _LIGHT_Z = 0.48, 0.36, 0.8
 
 _BYTE = 1.0 / 255.0
-_LIGHT_X, _LIGHT_Y, _LIGHT_Z = WORLD_LIGHT
+_ONE = float(1 << 24)
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
@@ -36,20 +47,32 @@ def _texel_pair(coordinate, size, repeat):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def _bilinear(levels, texels, level, u, v, repeat):
-    width, height = levels[level, 1], levels[level, 2]
+def _add_bilinear(levels, texels, level, u, v, repeat, share, red_green, blue_alpha):
+    """Add a bilinear look-up times ``share`` to two sums of 32-bit fields.
+
+    Weights have 24 bits, texels 8, so one field holds a channel exactly as long as the shares of all
+    look-ups sum to at most 1; two integer products replace four conversions and four float products.
+    """
+    offset, width, height = levels[level, 0], levels[level, 1], levels[level, 2]
     x0, x1, wx = _texel_pair(u, width, repeat)
     y0, y1, wy = _texel_pair(v, height, repeat)
-    row0, row1 = levels[level, 0] + y0 * width, levels[level, 0] + y1 * width
-    w01, w10 = wx * (1.0 - wy), (1.0 - wx) * wy
-    w00, w11 = (1.0 - wx) * (1.0 - wy), wx * wy
-    p, q, s, t = texels[row0 + x0], texels[row0 + x1], texels[row1 + x0], texels[row1 + x1]
-    return (
-        w00 * (p & 255) + w01 * (q & 255) + w10 * (s & 255) + w11 * (t & 255),
-        w00 * (p >> 8 & 255) + w01 * (q >> 8 & 255) + w10 * (s >> 8 & 255) + w11 * (t >> 8 & 255),
-        w00 * (p >> 16 & 255) + w01 * (q >> 16 & 255) + w10 * (s >> 16 & 255) + w11 * (t >> 16 & 255),
-        w00 * (p >> 24) + w01 * (q >> 24) + w10 * (s >> 24) + w11 * (t >> 24),
-    )
+    row0, row1 = offset + y0 * width, offset + y1 * width
+    right, left = share * wx, share * (1.0 - wx)
+    for corner in range(4):
+        if corner == 0:
+            texel, weight = texels[row0 + x0], left * (1.0 - wy)
+        elif corner == 1:
+            texel, weight = texels[row0 + x1], right * (1.0 - wy)
+        elif corner == 2:
+            texel, weight = texels[row1 + x0], left * wy
+        else:
+            texel, weight = texels[row1 + x1], right * wy
+        wide, factor = np.uint64(texel), np.uint64(np.int64(weight * _ONE))
+        low = (wide & np.uint64(0xFF)) | ((wide & np.uint64(0xFF00)) << np.uint64(24))
+        high = ((wide >> np.uint64(16)) & np.uint64(0xFF)) | ((wide >> np.uint64(24)) << np.uint64(32))
+        red_green += low * factor
+        blue_alpha += high * factor
+    return red_green, blue_alpha
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
@@ -61,11 +84,12 @@ def _into_unit(coordinate, repeat):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
-    """Filtered texture colour in [0, 255] under a pixel footprint.
+def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, coarse_only):
+    """Filtered texture colour in [0, 1] under a pixel footprint.
 
     ``(ux, vx)`` and ``(uy, vy)`` are the changes of ``(u, v)`` over one footprint to the right and
-    down. Along the longer axis of the footprint up to MAX_TAPS trilinear look-ups are averaged.
+    down. Along the longer axis of the footprint up to MAX_TAPS trilinear look-ups are averaged;
+    ``coarse_only`` settles for one bilinear look-up in the nearest level.
     """
     repeat = materials[material, REPEAT] != 0.0
     first = int(materials[material, FIRST_LEVEL])
@@ -84,7 +108,7 @@ def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
         level = last
     elif mean + spread > 1.0:
         ratio = (mean + spread) / max(mean - spread, 1.0)
-        if ratio > 2.25:
+        if ratio > 2.25 and not coarse_only:
             taps = int(min(np.sqrt(ratio) + 0.5, MAX_TAPS))
             # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
             along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
@@ -98,16 +122,26 @@ def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy):
         # Between two levels the weight is linear in the size of the footprint, not in its logarithm.
         if area > 1.0 and level < last:
             weight = np.sqrt(area) - 1.0
-    red, green, blue, alpha = 0.0, 0.0, 0.0, 0.0
+            if coarse_only:
+                level, weight = level + int(weight + 0.5), 0.0
+    red_green, blue_alpha = np.uint64(0), np.uint64(0)
+    coarse, fine = weight / taps, (1.0 - weight) / taps
     for _ in range(taps):
-        share, below = 1.0 - weight, level
+        share, below = fine, level
         while share > 0.0:
-            r, g, b, a = _bilinear(levels, texels, below, u, v, repeat)
-            red, green, blue, alpha = red + share * r, green + share * g, blue + share * b, alpha + share * a
-            share, below = (weight, level + 1) if below == level else (0.0, level)
+            red_green, blue_alpha = _add_bilinear(
+                levels, texels, below, u, v, repeat, share, red_green, blue_alpha
+            )
+            share, below = (coarse, level + 1) if below == level else (0.0, level)
         u, v = u + step_u, v + step_v
-    scale = 1.0 / taps
-    return red * scale, green * scale, blue * scale, alpha * scale
+    field, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    scale = _BYTE / _ONE
+    return (
+        np.int64(red_green & field) * scale,
+        np.int64(red_green >> shift) * scale,
+        np.int64(blue_alpha & field) * scale,
+        np.int64(blue_alpha >> shift) * scale,
+    )
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
@@ -172,7 +206,7 @@ def _barycentric(setups, f, x, y):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent):
+def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent, minor):
     """Premultiplied colour of face ``f`` at sample position ``(x, y)``.
 
     ``extent`` is the side, in samples, of the square that the look-up stands for.
@@ -191,8 +225,8 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
         uy = (setups[f, 1] * u0 + setups[f, 4] * u1 + setups[f, 7] * u2) * scale
         vx = (setups[f, 0] * v0 + setups[f, 3] * v1 + setups[f, 6] * v2) * scale
         vy = (setups[f, 1] * v0 + setups[f, 4] * v1 + setups[f, 7] * v2) * scale
-        red, green, blue, opacity = _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy)
-        red, green, blue, alpha = red * _BYTE, green * _BYTE, blue * _BYTE, alpha * opacity * _BYTE
+        red, green, blue, opacity = _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, minor)
+        alpha *= opacity
     if has_colors:
         red = _times(red, b0 * p[i, 8] + b1 * p[j, 8] + b2 * p[k, 8])
         green = _times(green, b0 * p[i, 9] + b1 * p[j, 9] + b2 * p[k, 9])
@@ -295,13 +329,14 @@ def resolve(
                             sum_y += other // supersample
                 x, y = x_base + sum_x / same, y_base + sum_y / same
                 extent = np.sqrt(float(same))
+                minor = MINOR_SHARE * same < count  # one of many faces: their average is filter enough
                 remaining = float(same)
                 for step in range(layers):
                     f = ids[step + 1 if step + 1 < layers else 0, q]  # blended from near to far, then solid
                     if f < 0:
                         continue
                     r, g, b, a = _shade(
-                        p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent
+                        p, faces, materials, levels, texels, has_colors, view, shading, f, setups, x, y, extent, minor
                     )
                     red, green, blue = red + remaining * r, green + remaining * g, blue + remaining * b
                     alpha += remaining * a

@@ -15,20 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from threestudio_redream.assets.raster_pack import (
-    BLEND,
-    CUTOFF,
-    FACTOR,
-    FIRST_LEVEL,
-    LEVEL_COUNT,
-    MODE,
-    OPAQUE,
-    REPEAT,
-    SINGLE_SIDED,
-)
 from threestudio_redream.kernels.jit import njit
 
 __all__ = ["bin_faces", "covered_pixels", "project", "raster", "set_up_faces"]
+
+# Copies of the constants in raster_pack: numba's disk cache watches this file only, so a kernel
+# compiled with a constant from elsewhere would outlive a change of it.
+OPAQUE, BLEND = 0, 2
+MODE, CUTOFF, SINGLE_SIDED, REPEAT, FIRST_LEVEL, LEVEL_COUNT, FACTOR = 0, 1, 2, 3, 4, 5, 6
 
 _WIDE = 48  # samples; wider boxes compute where each row enters and leaves the triangle
 _TINY = 1e-300  # the least value that counts as inside on an edge the triangle does not own

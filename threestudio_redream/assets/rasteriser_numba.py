@@ -11,17 +11,17 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.raster_pack import Packed
 from threestudio_redream.assets.raster_resolve import resolve
+from threestudio_redream.assets.raster_settings import Settings, sample_order
 from threestudio_redream.assets.raster_visibility import bin_faces, covered_pixels, project, raster, set_up_faces
 from threestudio_redream.kernels.jit import get_threads
 
-__all__ = ["Settings", "render_views", "sample_order", "view_array"]
+__all__ = ["render_views"]
 
 _BAND_SAMPLES = 48 * 1024
 _SMALL_VIEW = 256 * 256  # samples; a smaller view is drawn by one thread
@@ -31,34 +31,6 @@ _pool: tuple[int, int, ThreadPoolExecutor] | None = None  # process, threads, ex
 _pool_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that another thread held
     os.register_at_fork(after_in_child=lambda: globals().update(_pool=None, _pool_lock=threading.Lock()))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What stays the same over the views of one asset.
-
-    Attributes:
-        supersample: samples per pixel side. layers: blended layers to keep, 0 if nothing is blended.
-        cull: honour single-sided materials. shading: index in ``SHADINGS``.
-        near: nothing closer to the eye plane is drawn, in world units.
-    """
-
-    supersample: int
-    layers: int
-    cull: bool
-    shading: int
-    near: float
-
-
-def view_array(rotation: NDArray[np.float64], origin: NDArray[np.float64], focal: float, size: tuple[int, int]) -> NDArray[np.float64]:
-    """One camera as 15 floats: right, up, backward, centre, focal length and image centre in samples."""
-    return np.concatenate([rotation.T.ravel(), origin, [focal, 0.5 * size[1], 0.5 * size[0]]])
-
-
-def sample_order(supersample: int) -> NDArray[np.int64]:
-    """Samples of a pixel by their distance to its centre, ties in reading order."""
-    offsets = np.arange(supersample) - 0.5 * (supersample - 1)
-    return np.argsort((offsets[:, None] ** 2 + offsets[None, :] ** 2).ravel(), kind="stable").astype(np.int64)
 
 
 def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
@@ -166,7 +138,7 @@ def render_views(
     """Fill ``rgba [B, H, W, 4]``, ``depth [B, H, W, 1]`` and ``normal [B, H, W, 3]`` (zeroed, float32).
 
     Args:
-        views: ``[B, 15]`` rows of :func:`view_array`.
+        views: ``[B, 15]`` rows of :func:`.view_arrays`.
     """
     # A plain tuple: numba's disk cache could not read itself after a change to a named-tuple class.
     arrays = (*packed[:4], packed.texels.view(np.uint32).ravel(), packed.has_colors)

@@ -58,7 +58,9 @@ def sniff(data: bytes, suffix: str = "") -> Format:
     if head.startswith(b"<"):
         if _HTML.search(head[:2048]):
             raise _unknown(data, "an HTML page, probably an error page of a download", "Download the file again")
-        raise _unknown(data, "an XML document", "If it is a mesh (COLLADA, X3D), convert it to GLB; else download it again")
+        raise _unknown(
+            data, "an XML document", "If it is a mesh (COLLADA, X3D), convert it to GLB; else download it again"
+        )
     if _is_binary_stl(data, suffix):
         return "stl"
     if head.startswith(b"solid") and b"\0" not in head[:512]:
@@ -67,7 +69,9 @@ def sniff(data: bytes, suffix: str = "") -> Format:
         return "off"
     if b"\0" not in head and _OBJ_LINE.search(head):
         return "obj"
-    raise _unknown(data, "not a format that can be loaded", "Use GLB, glTF, OBJ, PLY, STL, OFF, or a zip with one of these")
+    raise _unknown(
+        data, "not a format that can be loaded", "Use GLB, glTF, OBJ, PLY, STL, OFF, or a zip with one of these"
+    )
 
 
 def _is_binary_stl(data: bytes, suffix: str) -> bool:

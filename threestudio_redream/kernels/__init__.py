@@ -1,1 +1,1 @@
-"""."""
+"""Numeric kernels: numba on the CPU, each beside a torch or numpy reference. Importing this loads neither."""

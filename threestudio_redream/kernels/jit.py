@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 from threestudio_redream.errors import ConfigError, RedreamError
 
-__all__ = ["LazyKernel", "get_threads", "njit", "numba_available", "prange", "set_threads", "use_numba"]
+__all__ = ["LazyKernel", "get_threads", "kernel_choice", "njit", "numba_available", "prange", "set_threads", "use_numba"]
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -77,26 +77,32 @@ def numba_available() -> bool:
     return _numba is not None
 
 
-def use_numba(device: str = "cpu") -> bool:
-    """Whether the numba kernels are the path for tensors on ``device`` (a torch device type).
+def kernel_choice() -> str:
+    """``REDREAM_KERNELS``: ``auto``, ``numba`` or ``torch``; read at every call.
 
     Raises:
-        ConfigError: ``REDREAM_KERNELS`` holds an unknown word.
-        RedreamError: ``REDREAM_KERNELS=numba`` and numba does not import.
+        ConfigError: the variable holds another word.
     """
-    choice = os.environ.get("REDREAM_KERNELS", "auto").strip().lower() or "auto"
+    choice = os.environ.get("REDREAM_KERNELS", "").strip().lower() or "auto"
     if choice not in ("auto", "numba", "torch"):
         raise ConfigError(
             "REDREAM_KERNELS names no kernel family", received=choice, fix="Set it to auto, numba or torch."
         )
+    return choice
+
+
+def use_numba(device: str = "cpu") -> bool:
+    """Whether the numba kernels are the path for tensors on ``device`` (a torch device type).
+
+    Raises:
+        ConfigError: see :func:`kernel_choice`.
+        RedreamError: ``REDREAM_KERNELS=numba`` and numba does not import.
+    """
+    choice = kernel_choice()
     if device != "cpu" or choice == "torch":
         return False
-    if not numba_available() and choice == "numba":
-        raise RedreamError(
-            "REDREAM_KERNELS asks for numba, which did not import",
-            received=_import_failure,
-            fix="Repair it with: pip install --upgrade numba; or set REDREAM_KERNELS=auto.",
-        )
+    if choice == "numba":
+        _require_numba()
     return numba_available()
 
 

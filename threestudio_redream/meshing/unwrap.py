@@ -21,7 +21,7 @@ from threestudio_redream.meshing.types import FloatArray, IntArray, Mesh
 __all__ = ["Unwrapped", "checked_texture_size", "unwrap"]
 
 log = logging.getLogger(__name__)
-_FILL = 0.55  # part of the texture that charts usually cover
+_FILL = 0.5  # part of the texture that charts usually cover
 _LEAST_SCALE = 0.9  # a layout that must shrink by more than this is packed again, to keep the padding
 _ATTEMPTS = 8
 _NO_CHART = 0xFFFFFFFF

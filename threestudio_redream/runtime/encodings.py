@@ -1,4 +1,4 @@
-"""Encodings of points in [0, 1]: frequencies, hash grids that open level by level, and raw coordinates beside them."""
+"""Encodings of points in [0, 1]: frequencies, hash grids that open level by level, raw coordinates beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.kernels.hashgrid import HashGrid
+from threestudio_redream.kernels import hashgrid
 from threestudio_redream.runtime.base import Updateable
 
 __all__ = ["CompositeEncoding", "ProgressiveBandFrequency", "ProgressiveBandHashGrid"]
@@ -51,47 +51,13 @@ class ProgressiveBandFrequency(nn.Module, Updateable):
         return (1.0 - torch.cos(math.pi * progress.clamp(0.0, 1.0))) / 2.0
 
 
-class ProgressiveBandHashGrid(nn.Module, Updateable):
-    """A hash grid whose finer levels are zero until their turn comes.
-
-    Keys beside those of :class:`~threestudio_redream.kernels.hashgrid.HashGrid`: ``start_level``
-    levels are open from the start, one more opens every ``update_steps`` steps from ``start_step``
-    on. Output ``[N, n_levels * n_features_per_level]``, levels in order.
-    """
-
-    mask: Tensor
-
-    def __init__(self, n_input_dims: int, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.n_levels = int(_required(config, "n_levels"))
-        self.n_features_per_level = int(config.get("n_features_per_level", 2))
-        self.start_level, self.start_step, self.update_steps = (
-            int(_required(config, key)) for key in ("start_level", "start_step", "update_steps")
-        )
-        if self.update_steps < 1:
-            raise ConfigError(
-                "update_steps must be 1 or more", received=self.update_steps, fix="Steps until the next level opens."
-            )
-        grid = {k: v for k, v in config.items() if k not in ("start_level", "start_step", "update_steps")}
-        self.encoding = HashGrid(n_input_dims, {**grid, "otype": "HashGrid"})
-        self.n_input_dims, self.n_output_dims = n_input_dims, self.encoding.n_output_dims
-        self.current_level = self.level_at(0)
-        self.register_buffer("mask", torch.zeros(self.n_output_dims), persistent=False)
-        self.update_step(0, 0)
+class ProgressiveBandHashGrid(hashgrid.ProgressiveBandHashGrid, Updateable):
+    """The coarse-to-fine hash grid, on the clock of the system."""
 
     def level_at(self, global_step: int) -> int:
-        """How many levels are open at a step."""
+        """How many levels are on at a step."""
         opened = max(global_step - self.start_step, 0) // self.update_steps
-        return min(self.start_level + opened, self.n_levels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoding(x) * self.mask
-
-    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        self.current_level = self.level_at(global_step)
-        mask = torch.zeros_like(self.mask)  # a new tensor: a graph may hold the old one
-        mask[: self.current_level * self.n_features_per_level] = 1.0
-        self.mask = mask
+        return min(self.start_level + opened, self.n_level)
 
 
 class CompositeEncoding(nn.Module, Updateable):

@@ -39,6 +39,7 @@ __all__ = [
 
 _ENCODINGS: dict[str, Callable[[int, dict[str, Any]], nn.Module]] = {
     "HashGrid": HashGrid,
+    "DenseGrid": HashGrid,
     "Grid": HashGrid,
     "ProgressiveBandHashGrid": ProgressiveBandHashGrid,
     "ProgressiveBandFrequency": ProgressiveBandFrequency,

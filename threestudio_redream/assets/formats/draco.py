@@ -70,7 +70,9 @@ def decode_draco(streams: Sequence[bytes], limits: Limits) -> list[DracoMesh]:
     if reply.returncode == NO_DECODER:
         raise MissingExtraError("DracoPy", "draco", "A Draco-compressed asset", ImportError(message))
     if reply.returncode != 0:
-        raise _failed(message if reply.returncode == BAD_STREAM else f"the decoder ended with status {reply.returncode}")
+        raise _failed(
+            message if reply.returncode == BAD_STREAM else f"the decoder ended with status {reply.returncode}"
+        )
     with np.load(BytesIO(reply.stdout), allow_pickle=False) as arrays:
         meshes = [DracoMesh(arrays[f"{index}/faces"].astype(np.int64), {}) for index in range(len(streams))]
         for key in arrays.files:

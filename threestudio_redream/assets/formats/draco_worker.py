@@ -13,7 +13,8 @@ from threestudio_redream.assets.formats.draco import BAD_STREAM, NO_DECODER
 
 __all__ = ["main"]
 
-_MEMORY, _CPU_SECONDS = 900 * 1024**2, 4
+_MEMORY, _CPU_SECONDS = 768 * 1024**2, 2
+_MAX_REPLY = 256 * 1024**2
 
 
 def _restrict() -> None:
@@ -36,16 +37,19 @@ def _fail(status: int, message: str) -> NoReturn:
 def _decode(decode: Any, request: bytes) -> dict[str, np.ndarray]:
     max_vertices, max_indices = struct.unpack_from("<QQ", request)
     arrays: dict[str, np.ndarray] = {}
-    at, index = 16, 0
+    at, index, vertices, indices = 16, 0, 0, 0
     while at < len(request):
         size = struct.unpack_from("<Q", request, at)[0]
         mesh = decode(request[at + 8 : at + 8 + size])
         faces = np.asarray(getattr(mesh, "faces", np.zeros((0, 3))))
-        if faces.size > max_indices or len(mesh.points) > max_vertices:
-            raise ValueError(f"{len(faces)} faces and {len(mesh.points)} vertices are above the caps")
+        vertices, indices = vertices + len(mesh.points), indices + faces.size
+        if vertices > max_vertices or indices > max_indices:
+            raise ValueError(f"{indices // 3} faces and {vertices} vertices are above the caps")
         arrays[f"{index}/faces"] = faces.reshape(-1, 3)
         for attribute in mesh.attributes:
             arrays[f"{index}/{int(attribute['unique_id'])}"] = np.asarray(attribute["data"])
+        if sum(array.nbytes for array in arrays.values()) > _MAX_REPLY:
+            raise ValueError("the decoded attributes are too large")
         at, index = at + 8 + size, index + 1
     return arrays
 

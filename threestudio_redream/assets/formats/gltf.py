@@ -38,6 +38,7 @@ __all__ = ["parse", "parse_glb"]
 
 _DRACO = "KHR_draco_mesh_compression"
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_READ = {"POSITION", "NORMAL", "COLOR_0", "JOINTS_0", "WEIGHTS_0", *(f"TEXCOORD_{n}" for n in range(16))}
 #: Extensions without which nothing is lost that is kept here; any other required one is warned about.
 _HARMLESS = {
     _DRACO, "KHR_texture_transform", "KHR_mesh_quantization", "EXT_texture_webp", "KHR_texture_basisu",
@@ -69,18 +70,25 @@ def _parse(document: Document, binary: memoryview | None, files: SideFiles, limi
     ]
     buffers = Buffers(document, binary, files, limits)
     instances, world = walk_scene(document, limits)
-    primitives = {index: objects(document.items("meshes")[index].get("primitives"), "mesh.primitives") for index in {i.mesh for i in instances}}
-    _check_size(document, buffers, [entry for i in instances for entry in primitives[i.mesh]], limits)
+    primitives = {
+        index: objects(document.items("meshes")[index].get("primitives"), "mesh.primitives")
+        for index in {i.mesh for i in instances}
+    }
+    copies = sum(len(primitives[instance.mesh]) for instance in instances)
+    check_limit(limits, "max_nodes", copies, "mesh primitives after instancing")
+    _check_size(buffers, [entry for i in instances for entry in primitives[i.mesh]], limits)
 
     draco = _decode_all(buffers, [entry for entries in primitives.values() for entry in entries], limits)
-    plans = read_materials(document, buffers, limits, warnings)
+    plans, pool = read_materials(document, buffers, limits, warnings)
+    joints = joint_matrices(document, buffers, {i.skin for i in instances if i.skin is not None}, world, limits)
     readers: dict[int, list[_Primitive]] = {}
     for index, entries in primitives.items():
         found = [_read_primitive(document, buffers, entry, draco, plans, warnings) for entry in entries]
         readers[index] = [primitive for primitive in found if primitive is not None]
-    parts = [_place(p, instance, document, buffers, world) for instance in instances for p in readers[instance.mesh]]
-    info = {"n_nodes": len(world), "generator": str(as_object(document.root["asset"], "asset").get("generator", ""))[:200]}
-    return Parsed(parts, [plan.material for plan in plans], warnings, info)
+    parts = [_place(p, i, joints) for i in instances for p in readers[i.mesh]]
+    generator = as_object(document.root["asset"], "asset").get("generator", "")
+    info = {"n_nodes": len(world), "generator": str(generator)[:200]}
+    return Parsed(parts, lambda: [plan.finish(pool) for plan in plans], warnings, info)
 
 
 @dataclass
@@ -94,10 +102,18 @@ def _attributes(entry: dict[str, Any]) -> dict[str, Any]:
     return as_object(entry.get("attributes"), "primitive.attributes")
 
 
-def _check_size(document: Document, buffers: Buffers, entries: list[dict[str, Any]], limits: Limits) -> None:
+def _check_size(buffers: Buffers, entries: list[dict[str, Any]], limits: Limits) -> None:
     """Refuse what would be too much once instances are copied, from the declared counts alone."""
-    check_limit(limits, "max_nodes", len(entries), "mesh primitives after instancing")
-    vertices = sum(buffers.count(_attributes(entry).get("POSITION"), "POSITION") for entry in entries)
+    vertices = 0
+    for entry in entries:
+        counts = {buffers.count(index, name) for name, index in _attributes(entry).items() if name in _READ}
+        if len(counts) > 1 or "POSITION" not in _attributes(entry):
+            raise AssetError(
+                "glTF attributes of one primitive differ in length, or it has no positions",
+                received=sorted(counts),
+                fix="Export the file again",
+            )
+        vertices += counts.pop()
     indices = sum(buffers.count(entry["indices"], "indices") for entry in entries if "indices" in entry)
     check_limit(limits, "max_vertices", vertices, "vertices")
     check_limit(limits, "max_faces", indices // 3, "faces")
@@ -107,7 +123,9 @@ def _decode_all(buffers: Buffers, entries: list[dict[str, Any]], limits: Limits)
     """Decoded Draco streams by buffer view, all in one go."""
     found = [extension(entry, _DRACO) for entry in entries]
     views = sorted({as_int(item.get("bufferView"), "draco.bufferView") for item in found if item is not None})
-    return dict(zip(views, decode_draco([bytes(buffers.view(view)[0]) for view in views], limits)))
+    streams = [buffers.view(view)[0] for view in views]
+    check_limit(limits, "max_bytes", sum(len(stream) for stream in streams), "bytes of Draco streams")
+    return dict(zip(views, decode_draco([bytes(stream) for stream in streams], limits)))
 
 
 class _Attributes:
@@ -131,7 +149,9 @@ class _Attributes:
             return self._buffers.accessor(accessor, width, name), normalized
         values = self._mesh.attributes.get(as_int(self._ids[name], "draco.attributes"))
         if values is None or values.ndim != 2 or values.shape[1] != width:
-            raise AssetError(f"the Draco stream has no {name} of {width} components", received=name, fix="Export the file again")
+            raise AssetError(
+                f"the Draco stream has no {name} of {width} components", received=name, fix="Export the file again"
+            )
         return values, normalized
 
     def floats(self, name: str, width: int) -> NDArray[np.float64]:
@@ -144,7 +164,9 @@ class _Attributes:
             return np.arange(count)
         values = self._buffers.accessor(self._entry["indices"], 1, "indices")
         if values.dtype.kind != "u":
-            raise AssetError("glTF indices are not unsigned integers", received=str(values.dtype), fix="Export the file again")
+            raise AssetError(
+                "glTF indices are not unsigned integers", received=str(values.dtype), fix="Export the file again"
+            )
         return values[:, 0].astype(np.int64)
 
 
@@ -182,7 +204,9 @@ def _read_primitive(
         primitive.weights = attributes.floats("WEIGHTS_0", 4)
     arrays = (part.normals, part.uvs, part.colors, primitive.joints, primitive.weights)
     if any(array is not None and len(array) != len(vertices) for array in arrays):
-        raise AssetError("glTF attributes of one primitive differ in length", received=len(vertices), fix="Export the file again")
+        raise AssetError(
+            "glTF attributes of one primitive differ in length", received=len(vertices), fix="Export the file again"
+        )
     return primitive
 
 
@@ -209,11 +233,8 @@ def _faces(indices: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
     return np.stack([indices[:-2], np.where(odd, third, second), np.where(odd, second, third)], axis=1)
 
 
-def _place(
-    primitive: _Primitive, instance: Instance, document: Document, buffers: Buffers, world: dict[int, NDArray[np.float64]]
-) -> Part:
+def _place(primitive: _Primitive, instance: Instance, joints: dict[int, NDArray[np.float64]]) -> Part:
     """A copy of the primitive in world space."""
     if instance.skin is not None and primitive.joints is not None and primitive.weights is not None:
-        matrices = joint_matrices(document, buffers, instance.skin, world)
-        return skinned(primitive.part, primitive.joints, primitive.weights, matrices)
+        return skinned(primitive.part, primitive.joints, primitive.weights, joints[instance.skin])
     return posed(primitive.part, instance.matrix)

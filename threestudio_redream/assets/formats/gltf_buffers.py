@@ -49,7 +49,9 @@ class Buffers:
         head, _, payload = uri.partition(",")
         size = len(payload) * 3 // 4
         if size > self._left:
-            raise AssetLimitError(f"{what} in a data URI is too large", received=size, fix="Store it as a file beside the asset")
+            raise AssetLimitError(
+                f"{what} in a data URI is too large", received=size, fix="Store it as a file beside the asset"
+            )
         self._left -= size
         if not head.endswith(";base64"):
             raise AssetError(f"{what} in a data URI is not base64", received=head[:80], fix=_RE_EXPORT)
@@ -69,7 +71,9 @@ class Buffers:
             else:
                 raise AssetError("a glTF buffer has no data", received=index, fix=_RE_EXPORT)
             if length > len(data):
-                raise AssetError(f"a glTF buffer is truncated: {length} bytes were announced", received=len(data), fix=_RE_EXPORT)
+                raise AssetError(
+                    f"a glTF buffer is truncated: {length} bytes were announced", received=len(data), fix=_RE_EXPORT
+                )
             self._loaded[index] = data[:length]
         return self._loaded[index]
 
@@ -89,7 +93,9 @@ class Buffers:
         data = self._buffer(which)
         if offset + length > len(data):
             raise AssetError(
-                f"a glTF buffer view reaches past its buffer of {len(data)} bytes", received=offset + length, fix=_RE_EXPORT
+                f"a glTF buffer view reaches past its buffer of {len(data)} bytes",
+                received=offset + length,
+                fix=_RE_EXPORT,
             )
         stride = as_int(entry.get("byteStride", 0), "bufferView.byteStride", 0, 252)
         return data[offset : offset + length], stride
@@ -143,10 +149,17 @@ class Buffers:
 
     def _with_sparse(self, values: NDArray, sparse: dict[str, Any], dtype: np.dtype) -> NDArray:
         count = as_int(sparse.get("count"), "sparse.count", 0, len(values))
-        where, what = as_object(sparse.get("indices"), "sparse.indices"), as_object(sparse.get("values"), "sparse.values")
+        where, what = (
+            as_object(sparse.get("indices"), "sparse.indices"),
+            as_object(sparse.get("values"), "sparse.values"),
+        )
         index_type = self._dtype(where.get("componentType"))
         indices = self._strided(where.get("bufferView"), where.get("byteOffset", 0), count, 1, index_type)[:, 0]
         if index_type.kind != "u" or (count and int(indices.max()) >= len(values)):
-            raise AssetError("a sparse glTF accessor changes elements that do not exist", received=count, fix=_RE_EXPORT)
-        values[indices] = self._strided(what.get("bufferView"), what.get("byteOffset", 0), count, values.shape[1], dtype)
+            raise AssetError(
+                "a sparse glTF accessor changes elements that do not exist", received=count, fix=_RE_EXPORT
+            )
+        values[indices] = self._strided(
+            what.get("bufferView"), what.get("byteOffset", 0), count, values.shape[1], dtype
+        )
         return values

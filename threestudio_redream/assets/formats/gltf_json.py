@@ -48,7 +48,9 @@ def split_glb(data: bytes) -> tuple[memoryview, memoryview | None]:
         raise AssetError("only version 2 of GLB can be loaded", received=version, fix=_RE_EXPORT)
     if length > len(data):
         raise AssetError(
-            f"the GLB file is truncated: its header announces {length} bytes", received=len(data), fix="Download it again"
+            f"the GLB file is truncated: its header announces {length} bytes",
+            received=len(data),
+            fix="Download it again",
         )
     view, at = memoryview(data)[:length], 12
     chunks: dict[int, memoryview] = {}
@@ -57,7 +59,9 @@ def split_glb(data: bytes) -> tuple[memoryview, memoryview | None]:
             break
         size, kind = struct.unpack_from("<II", data, at)
         if at + 8 + size > length:
-            raise AssetError("a GLB chunk reaches past the end of the file", received=size, fix="Download or export it again")
+            raise AssetError(
+                "a GLB chunk reaches past the end of the file", received=size, fix="Download or export it again"
+            )
         chunks.setdefault(kind, view[at + 8 : at + 8 + size])
         at += 8 + size
     if _JSON_CHUNK not in chunks:
@@ -91,7 +95,9 @@ def parse_document(data: bytes | memoryview, limits: Limits) -> Document:
     try:
         root = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise AssetError(f"the glTF JSON cannot be parsed: {str(error)[:120]}", received=text[:40], fix=_RE_EXPORT) from error
+        raise AssetError(
+            f"the glTF JSON cannot be parsed: {str(error)[:120]}", received=text[:40], fix=_RE_EXPORT
+        ) from error
     document = Document(root)
     version = as_text(as_object(document.root.get("asset"), "asset").get("version"), "asset.version")
     if not version.startswith("2."):
@@ -124,14 +130,24 @@ def as_text(value: Any, what: str) -> str:
 
 def as_int(value: Any, what: str, low: int = 0, high: int = 2**53) -> int:
     """An integer in ``[low, high]``; 3.0 counts as one, true does not."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high or value != int(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not low <= value <= high
+        or value != int(value)
+    ):
         raise _wrong(what, f"an integer from {low} to {high}", value)
     return int(value)
 
 
 def as_number(value: Any, what: str) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300 or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not abs(value) < 1e300
+        or not math.isfinite(value)
+    ):
         raise _wrong(what, "a finite number", value)
     return float(value)
 

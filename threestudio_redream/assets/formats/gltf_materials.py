@@ -6,14 +6,23 @@ Factors are linear light in the file and sRGB-encoded in :class:`Material`: a fa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.formats.gltf_buffers import Buffers
-from threestudio_redream.assets.formats.gltf_json import Document, as_index, as_int, as_number, as_numbers, as_object, as_text, extension
+from threestudio_redream.assets.formats.gltf_json import (
+    Document,
+    as_index,
+    as_int,
+    as_number,
+    as_numbers,
+    as_object,
+    as_text,
+    extension,
+)
 from threestudio_redream.assets.images import TexturePool
 from threestudio_redream.assets.limits import Limits
 from threestudio_redream.assets.shading import encode_srgb
@@ -27,19 +36,25 @@ _CLAMP, _MIRROR, _REPEAT = 33071, 33648, 10497
 
 @dataclass
 class MaterialPlan:
-    """A material and how its texture coordinates are made.
+    """A material without its texture, and how its texture coordinates are made.
 
-    ``coordinates`` is the number n of TEXCOORD_n; ``transform`` is ``[2, 3]``, applied to ``(u, v, 1)``.
+    ``image`` is an index or None, ``coordinates`` the number n of TEXCOORD_n, and ``transform`` ``[2, 3]``
+    is applied to ``(u, v, 1)``.
     """
 
     material: Material
+    image: int | None = None
     coordinates: int = 0
     transform: NDArray[np.float64] = field(default_factory=lambda: np.eye(2, 3))
+
+    def finish(self, pool: TexturePool) -> Material:
+        """The material with its decoded texture."""
+        return self.material if self.image is None else replace(self.material, texture=pool.texture(self.image))
 
 
 def _encoded(factor: list[float]) -> tuple[float, float, float, float]:
     linear = np.clip(np.array(factor[:3]), 0.0, 1.0)
-    red, green, blue = (float(value) for value in encode_srgb(linear))
+    red, green, blue = (round(float(value), 7) for value in encode_srgb(linear))
     return red, green, blue, min(max(factor[3], 0.0), 1.0)
 
 
@@ -88,30 +103,23 @@ def _wrap(document: Document, texture: dict[str, Any], warnings: list[str]) -> W
     return "clamp" if modes == {_CLAMP} else "repeat"
 
 
-def read_materials(document: Document, buffers: Buffers, limits: Limits, warnings: list[str]) -> list[MaterialPlan]:
-    """Plans of all materials, and last the default material for primitives that name none.
+def read_materials(
+    document: Document, buffers: Buffers, limits: Limits, warnings: list[str]
+) -> tuple[list[MaterialPlan], TexturePool]:
+    """Plans of all materials, and last the default one for primitives that name none; their images.
+
+    Image headers are checked against the caps here; pixels are decoded when a plan is finished.
 
     Raises:
         AssetError: wrong types, dangling indices, image references that leave the folder.
         AssetLimitError: too many texture pixels.
     """
     pool = TexturePool(limits, warnings)
-    images: list[int | None] = []
-    for entry in document.items("materials"):
-        index = None
-        if (reference := _base(entry)[1]) is not None:
-            texture = document.get("textures", reference.get("index"), "baseColorTexture.index")
-            index = _image_index(document, texture)
-            if index is None:
-                warnings.append("a texture is stored only as KTX2 / Basis, which cannot be decoded; its plain colour is shown")
-            else:
-                pool.request(index, f"image {index}", lambda i=index: _image_bytes(document, buffers, i))  # type: ignore[misc]
-        images.append(index)
-    plans = [
-        _plan(document, entry, None if index is None else pool.texture(index), warnings)
-        for entry, index in zip(document.items("materials"), images)
-    ]
-    return [*plans, MaterialPlan(Material(double_sided=False))]
+    plans = [_plan(document, entry, warnings) for entry in document.items("materials")]
+    for plan in plans:
+        if (index := plan.image) is not None:
+            pool.request(index, f"image {index}", lambda i=index: _image_bytes(document, buffers, i))  # type: ignore[misc]
+    return [*plans, MaterialPlan(Material(double_sided=False))], pool
 
 
 def _image_bytes(document: Document, buffers: Buffers, index: int) -> bytes:
@@ -121,23 +129,27 @@ def _image_bytes(document: Document, buffers: Buffers, index: int) -> bytes:
     return buffers.uri_bytes(as_text(entry.get("uri"), "image.uri"), "a texture")
 
 
-def _plan(document: Document, entry: dict[str, Any], texture: NDArray[np.uint8] | None, warnings: list[str]) -> MaterialPlan:
+def _plan(document: Document, entry: dict[str, Any], warnings: list[str]) -> MaterialPlan:
     factor, reference = _base(entry)
     mode = entry.get("alphaMode", "OPAQUE")
     modes: dict[str, AlphaMode] = {"OPAQUE": "OPAQUE", "MASK": "MASK", "BLEND": "BLEND"}
     if not isinstance(mode, str) or mode not in modes:
         raise AssetError("glTF material.alphaMode is unknown", received=mode, fix="Use OPAQUE, MASK or BLEND")
     wrap: Wrap = "repeat"
-    coordinates, transform = 0, np.eye(2, 3)
-    if reference is not None and texture is not None:
-        wrap = _wrap(document, document.get("textures", reference.get("index"), "baseColorTexture.index"), warnings)
+    image, coordinates, transform = None, 0, np.eye(2, 3)
+    if reference is not None:
+        texture = document.get("textures", reference.get("index"), "baseColorTexture.index")
+        image, wrap = _image_index(document, texture), _wrap(document, texture, warnings)
         coordinates, transform = _transform(reference)
+        if image is None:
+            warnings.append(
+                "a texture is stored only as KTX2 / Basis, which cannot be decoded; a plain colour is shown"
+            )
     material = Material(
         base_color=_encoded(factor),
-        texture=texture,
         alpha_mode=modes[mode],
         alpha_cutoff=as_number(entry.get("alphaCutoff", 0.5), "material.alphaCutoff"),
         double_sided=entry.get("doubleSided") is True,
         wrap=wrap,
     )
-    return MaterialPlan(material, coordinates, transform)
+    return MaterialPlan(material, image, coordinates, transform)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.formats.gltf_buffers import Buffers
-from threestudio_redream.assets.formats.gltf_json import Document, as_index, as_numbers, as_object
+from threestudio_redream.assets.formats.gltf_json import Document, as_index, as_numbers
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.errors import AssetError
 
@@ -50,7 +50,12 @@ def _roots(document: Document) -> list[int]:
     if document.items("scenes"):
         scene = document.get("scenes", document.root.get("scene", 0), "scene")
         return [as_index(root, nodes, "scene.nodes") for root in _indices(scene.get("nodes", []), "scene.nodes")]
-    children = {child for node in nodes for child in _indices(node.get("children", []), "node.children") if isinstance(child, int)}
+    children = {
+        child
+        for node in nodes
+        for child in _indices(node.get("children", []), "node.children")
+        if isinstance(child, int)
+    }
     return [index for index in range(len(nodes)) if index not in children]
 
 
@@ -94,21 +99,36 @@ def walk_scene(document: Document, limits: Limits) -> tuple[list[Instance], dict
     return instances, world
 
 
-def joint_matrices(document: Document, buffers: Buffers, skin: int, world: dict[int, Matrix]) -> NDArray[np.float64]:
-    """``[J, 4, 4]``: mesh space to world for each joint, in the pose that the nodes have.
+def joint_matrices(
+    document: Document, buffers: Buffers, skins: set[int], world: dict[int, Matrix], limits: Limits
+) -> dict[int, NDArray[np.float64]]:
+    """For each skin ``[J, 4, 4]``: mesh space to world for each joint, in the pose that the nodes have.
 
     Raises:
         AssetError: a joint outside the scene, or bind matrices that are missing or damaged.
+        AssetLimitError: too many joints.
     """
-    entry = as_object(document.items("skins")[skin], "skin")
-    nodes = document.items("nodes")
-    joints = [as_index(joint, nodes, "skin.joints") for joint in _indices(entry.get("joints"), "skin.joints")]
-    if not joints or any(joint not in world for joint in joints):
-        raise AssetError("a glTF skin uses joints that are not in the scene", received=skin, fix="Export the file again")
-    matrices = np.stack([world[joint] for joint in joints])
-    if "inverseBindMatrices" in entry:
-        bind = buffers.accessor(entry["inverseBindMatrices"], 16, "skin.inverseBindMatrices").astype(np.float64)
-        if len(bind) < len(joints) or not np.isfinite(bind).all():
-            raise AssetError("the bind matrices of a glTF skin are damaged", received=len(bind), fix="Export the file again")
-        matrices = matrices @ bind[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1)
-    return matrices
+    joints = {skin: _indices(document.items("skins")[skin].get("joints"), "skin.joints") for skin in skins}
+    check_limit(limits, "max_nodes", sum(map(len, joints.values())), "joints")
+    return {skin: _joint_matrices(document, buffers, skin, indices, world) for skin, indices in joints.items()}
+
+
+def _joint_matrices(
+    document: Document, buffers: Buffers, skin: int, joints: list[Any], world: dict[int, Matrix]
+) -> NDArray[np.float64]:
+    nodes = [as_index(joint, document.items("nodes"), "skin.joints") for joint in joints]
+    if not nodes or any(node not in world for node in nodes):
+        raise AssetError(
+            "a glTF skin uses joints that are not in the scene", received=skin, fix="Export the file again"
+        )
+    matrices = np.stack([world[node] for node in nodes])
+    reference = document.items("skins")[skin].get("inverseBindMatrices")
+    if reference is None:
+        return matrices
+    count = buffers.count(reference, "skin.inverseBindMatrices")
+    if count != len(nodes):
+        raise AssetError("a glTF skin needs one bind matrix per joint", received=count, fix="Export the file again")
+    bind = buffers.accessor(reference, 16, "skin.inverseBindMatrices").astype(np.float64)
+    if not np.isfinite(bind).all():
+        raise AssetError("a bind matrix of a glTF skin is not finite", received=skin, fix="Export the file again")
+    return matrices @ bind.reshape(-1, 4, 4).transpose(0, 2, 1)

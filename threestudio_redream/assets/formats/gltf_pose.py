@@ -30,9 +30,7 @@ def posed(part: Part, matrix: NDArray[np.float64]) -> Part:
     return replace(part, vertices=vertices, normals=normals, faces=faces)
 
 
-def skinned(
-    part: Part, joints: NDArray[np.int64], weights: NDArray[np.float64], matrices: NDArray[np.float64]
-) -> Part:
+def skinned(part: Part, joints: NDArray[np.int64], weights: NDArray[np.float64], matrices: NDArray[np.float64]) -> Part:
     """``part`` under linear blend skinning.
 
     Args:
@@ -43,12 +41,16 @@ def skinned(
         AssetError: a joint that does not exist, or weights that are negative, not finite or all zero.
     """
     if len(joints) and int(joints.max()) >= len(matrices):
-        raise AssetError("a glTF vertex uses a joint that does not exist", received=int(joints.max()), fix="Export the file again")
+        raise AssetError(
+            "a glTF vertex uses a joint that does not exist", received=int(joints.max()), fix="Export the file again"
+        )
     with np.errstate(all="ignore"):
         total = weights.sum(axis=1, keepdims=True)
         shares = weights / total
     if not np.isfinite(shares).all() or float(shares.min(initial=0.0)) < 0.0:
-        raise AssetError("glTF skin weights are damaged", received=float(total.min(initial=0.0)), fix="Export the file again")
+        raise AssetError(
+            "glTF skin weights are damaged", received=float(total.min(initial=0.0)), fix="Export the file again"
+        )
     vertices = np.zeros_like(part.vertices)
     normals = None if part.normals is None else np.zeros_like(part.normals)
     for start in range(0, len(vertices), _CHUNK):

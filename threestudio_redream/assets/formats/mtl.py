@@ -79,9 +79,8 @@ def parse_mtl(data: bytes, limits: Limits) -> dict[str, MtlMaterial]:
     there. Lines that make no sense are skipped.
 
     Raises:
-        AssetLimitError: too large, or too many materials.
+        AssetLimitError: too many materials.
     """
-    check_limit(limits, "max_json_bytes", len(data), "bytes of material library")
     materials: dict[str, MtlMaterial] = {}
     name: str | None = None
     for line in data.decode("utf-8", "replace").splitlines():

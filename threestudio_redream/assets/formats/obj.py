@@ -6,6 +6,8 @@ distinct triple becomes one vertex. ``vt`` counts v upwards from the bottom of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ __all__ = ["parse"]
 
 _MAX_SWITCHES = 100_000  # usemtl lines: the one thing that is read line by line
 _MAX_LIBRARIES = 16
+_MAX_LIBRARY_BYTES = 1024**2  # read line by line as well
 _SLASH = 47
 Int = NDArray[np.int64]
 
@@ -75,9 +78,7 @@ def _gather(values: NDArray[np.float64], index: Int) -> NDArray[np.float64] | No
     return np.concatenate([values, np.zeros((1, values.shape[1]))])[index]
 
 
-def _triangles(
-    lines: TextLines, rows: dict[bytes, Int], limits: Limits, warnings: list[str]
-) -> tuple[Int, Int]:
+def _triangles(lines: TextLines, rows: dict[bytes, Int], limits: Limits, warnings: list[str]) -> tuple[Int, Int]:
     """``[F, 3 corners, 3]`` zero-based (v, vt, vn), -1 where absent, and the line number of each triangle."""
     corners, counts = _corners(lines, rows)
     if (counts < 3).any():
@@ -102,11 +103,15 @@ def _corners(lines: TextLines, rows: dict[bytes, Int]) -> tuple[Int, Int]:
     slots = 1 + (np.add.reduceat(slash, token_starts, dtype=np.int64) if len(token_starts) else np.zeros(0, np.int64))
     values = parse_numbers(text, what, np.int64)
     if len(values) != int(slots.sum()) or (len(slots) and int(slots.max()) > 3):
-        raise AssetError("a face corner is not of the form v, v/vt, v//vn or v/vt/vn", received=len(values), fix="Export it again")
+        raise AssetError(
+            "a face corner is not of the form v, v/vt, v//vn or v/vt/vn", received=len(values), fix="Export it again"
+        )
 
     offset = np.cumsum(slots) - slots
     padded = np.concatenate([values, np.zeros(2, np.int64)])
-    raw = np.stack([padded[offset], np.where(slots > 1, padded[offset + 1], 0), np.where(slots > 2, padded[offset + 2], 0)], 1)
+    raw = np.stack(
+        [padded[offset], np.where(slots > 1, padded[offset + 1], 0), np.where(slots > 2, padded[offset + 2], 0)], 1
+    )
     for column, prefix in enumerate((b"v", b"vt", b"vn")):
         index = raw[:, column]  # a view
         if (negative := index < 0).any():  # counted back from the line on which it stands
@@ -141,7 +146,9 @@ def _material_switches(lines: TextLines, line_of_triangle: Int) -> tuple[list[st
     """Names in order of first use, and for each triangle the index of its name; 0 is "no name"."""
     switches = lines.rows(b"usemtl")
     if len(switches) > _MAX_SWITCHES:
-        raise AssetLimitError("the OBJ switches materials too often", received=len(switches), fix="Group faces by material")
+        raise AssetLimitError(
+            "the OBJ switches materials too often", received=len(switches), fix="Group faces by material"
+        )
     names: dict[str, int] = {"": 0}
     index = np.zeros(len(switches) + 1, np.int64)
     for position, row in enumerate(switches):
@@ -152,13 +159,20 @@ def _material_switches(lines: TextLines, line_of_triangle: Int) -> tuple[list[st
 
 def _materials(
     lines: TextLines, names: list[str], files: SideFiles, limits: Limits, warnings: list[str]
-) -> list[Material]:
+) -> Callable[[], list[Material]]:
+    """The named materials, textures checked but not yet decoded."""
     check_limit(limits, "max_materials", len(names), "materials")
+    left = _MAX_LIBRARY_BYTES
     library: dict[str, MtlMaterial] = {}
     for row in lines.rows(b"mtllib")[:_MAX_LIBRARIES]:
         reference = lines.text(row)[6:].decode("utf-8", "replace").strip()
         try:
-            library |= parse_mtl(files.read(reference, "the material library"), limits)
+            data = files.read(reference, "the material library")
+            if (left := left - len(data)) < 0:
+                raise AssetLimitError(
+                    "the material libraries are too large", received=len(data), fix="Remove materials"
+                )
+            library |= parse_mtl(data, limits)
         except MissingSideFileError as error:
             warnings.append(str(error))
     pool = TexturePool(limits, warnings)
@@ -172,7 +186,7 @@ def _materials(
         warnings.extend(material.warnings)
         if (texture := material.texture) is not None:
             pool.request(texture, texture, lambda t=texture: files.read(t, "a texture"))  # type: ignore[misc]
-    return [_material(entry, pool) for entry in found]
+    return lambda: [_material(entry, pool) for entry in found]
 
 
 def _material(entry: MtlMaterial, pool: TexturePool) -> Material:

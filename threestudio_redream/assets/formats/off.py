@@ -39,7 +39,9 @@ def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
         rest, rows = lines.text(int(rows[0])).split(b"#")[0], rows[1:]
     counts = parse_numbers(rest[:200], "OFF counts", np.int64)
     if len(counts) < 2 or int(counts[:2].min()) < 0:
-        raise AssetError("the OFF header does not say how many vertices and faces follow", received=rest[:40], fix="Export it again")
+        raise AssetError(
+            "the OFF header does not say how many vertices and faces follow", received=rest[:40], fix="Export it again"
+        )
     n_vertices, n_faces = int(counts[0]), int(counts[1])
     check_limit(limits, "max_vertices", n_vertices, "vertices")
     check_limit(limits, "max_faces", n_faces, "faces")
@@ -62,13 +64,15 @@ def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
         normals, at = vertices[:, 3:6], 6
     if coloured:
         rgb, at = vertices[:, at : at + 3], at + 3
-        colors = np.concatenate([rgb / 255.0 if np.nanmax(rgb, initial=0.0) > 1.0 else rgb, np.ones((n_vertices, 1))], axis=1)
+        colors = np.concatenate(
+            [rgb / 255.0 if np.nanmax(rgb, initial=0.0) > 1.0 else rgb, np.ones((n_vertices, 1))], axis=1
+        )
     if textured:
         uvs = vertices[:, at : at + 2] * (1.0, -1.0) + (0.0, 1.0)
 
     faces = _faces(lines.numbers(rows[n_vertices : n_vertices + n_faces], 0, "OFF faces"), limits)
     color = GREY if colors is None else (1.0, 1.0, 1.0, 1.0)
-    return Parsed([Part(vertices[:, :3], faces, 0, normals, uvs, colors)], [Material(color)])
+    return Parsed([Part(vertices[:, :3], faces, 0, normals, uvs, colors)], lambda: [Material(color)])
 
 
 def _faces(rows: NumberRows, limits: Limits) -> NDArray[np.int64]:
@@ -77,7 +81,9 @@ def _faces(rows: NumberRows, limits: Limits) -> NDArray[np.int64]:
         return np.zeros((0, 3), np.int64)
     announced = rows.columns(1, "OFF faces")[:, 0]
     if not ((announced >= 0) & (announced < rows.counts)).all():
-        raise AssetError("an OFF face has fewer corners than it announces", received=announced.max(), fix="Export it again")
+        raise AssetError(
+            "an OFF face has fewer corners than it announces", received=announced.max(), fix="Export it again"
+        )
     counts = announced.astype(np.int64)
     corners, polygon = fan_corners(counts, limits)
     skipped = (np.cumsum(rows.counts) - rows.counts + 1) - (np.cumsum(counts) - counts)

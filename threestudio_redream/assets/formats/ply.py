@@ -24,8 +24,9 @@ __all__ = ["parse"]
 _MAX_HEADER = 65_536
 _MAX_PROPERTIES = 256
 _TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
-    "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
+    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
+    "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"))
 _COLOR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
@@ -50,15 +51,18 @@ def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
     warnings: list[str] = []
     types = {prop.name: prop.type for element in elements if element.name == "vertex" for prop in element.properties}
     part = _part(columns.get("vertex", {}), types, columns.get("face", {}), limits)
-    texture = None
+    pool = TexturePool(limits, warnings)
     if textures and part.uvs is not None:
-        pool = TexturePool(limits, warnings)
         pool.request(textures[0], textures[0], lambda: files.read(textures[0], "a texture"))
-        texture = pool.texture(textures[0])
         if len(textures) > 1:
             warnings.append(f"the file names {len(textures)} textures; the first is used for all faces")
-    plain = GREY if part.colors is None else (1.0, 1.0, 1.0, 1.0)
-    return Parsed([part], [Material((1.0, 1.0, 1.0, 1.0) if texture is not None else plain, texture)], warnings)
+
+    def materials() -> list[Material]:
+        texture = pool.texture(textures[0]) if textures else None
+        plain = GREY if part.colors is None and texture is None else (1.0, 1.0, 1.0, 1.0)
+        return [Material(plain, texture)]
+
+    return Parsed([part], materials, warnings)
 
 
 def _body(data: memoryview, order: str, limits: Limits) -> AsciiBody | BinaryBody:
@@ -75,7 +79,7 @@ def _header(data: bytes, limits: Limits) -> tuple[str, Sequence[Element], Sequen
     if at < 0:
         raise AssetError("the PLY header has no end", received=data[:40], fix="Download or export the file again")
     body_at = newline + 1 if newline >= 0 else at + len(b"end_header") + 1
-    order, elements, textures = "", [], []
+    order, elements, textures = "", list[Element](), list[str]()
     for line in data[:at].decode("latin-1").splitlines()[1:]:
         words = line.split()
         if words[:1] == ["format"] and len(words) > 1:
@@ -83,11 +87,11 @@ def _header(data: bytes, limits: Limits) -> tuple[str, Sequence[Element], Sequen
         elif words[:2] == ["comment", "TextureFile"] and len(words) > 2:
             textures.append(line.split("TextureFile", 1)[1].strip())
         elif words[:1] == ["element"]:
-            elements.append(Element(words[1] if len(words) == 3 else "", _element_count(words), []))
+            elements.append(Element(words[1] if len(words) == 3 else "", _element_count(words)))
         elif words[:1] == ["property"]:
             if not elements:
                 raise _bad_header(line)
-            elements[-1].properties.append(_property(words))  # type: ignore[attr-defined]
+            elements[-1].properties.append(_property(words))
     if not order:
         raise _bad_header("format")
     for element in elements:
@@ -96,8 +100,9 @@ def _header(data: bytes, limits: Limits) -> tuple[str, Sequence[Element], Sequen
             raise _bad_header(f"element {element.name}")
         if element.name == "vertex" or not element.has_list:
             check_limit(limits, "max_vertices", element.count, f"rows of {element.name!r}")
-    # Rows with lists are read one by one if their lengths differ, whatever they are for.
-    check_limit(limits, "max_faces", sum(element.count for element in elements if element.has_list), "faces")
+    # Lists are read one by one if their lengths differ, whatever they are for; faces may have two each.
+    lists = sum(element.count * sum(p.count_type is not None for p in element.properties) for element in elements)
+    check_limit(limits, "max_faces", lists // 2, "faces")
     return order, elements, textures, body_at
 
 
@@ -112,7 +117,13 @@ def _element_count(words: Sequence[str]) -> int:
 
 
 def _property(words: Sequence[str]) -> Property:
-    if len(words) == 5 and words[1] == "list" and words[2] in _TYPES and words[3] in _TYPES and _TYPES[words[2]][0] != "f":
+    if (
+        len(words) == 5
+        and words[1] == "list"
+        and words[2] in _TYPES
+        and words[3] in _TYPES
+        and _TYPES[words[2]][0] != "f"
+    ):
         return Property(words[4], _TYPES[words[3]], _TYPES[words[2]])
     if len(words) == 3 and words[1] in _TYPES:
         return Property(words[2], _TYPES[words[1]])
@@ -133,7 +144,13 @@ def _colors(vertex: Columns, types: dict[str, str]) -> NDArray[np.float64] | Non
             continue
         alpha = _scalars(vertex, ("alpha",)) if "alpha" in vertex else None
         code = types[names[0]]
-        scale = 1.0 if code[0] == "f" and np.nanmax(rgb, initial=0.0) <= 1.0 else 255.0 if code[0] == "f" else float(np.iinfo(code).max)
+        scale = (
+            1.0
+            if code[0] == "f" and np.nanmax(rgb, initial=0.0) <= 1.0
+            else 255.0
+            if code[0] == "f"
+            else float(np.iinfo(code).max)
+        )
         return np.concatenate([rgb, np.full((len(rgb), 1), scale) if alpha is None else alpha], axis=1) / scale
     return None
 

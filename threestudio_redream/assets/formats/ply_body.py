@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +22,13 @@ class Property(NamedTuple):
     count_type: str | None = None
 
 
-class Element(NamedTuple):
+@dataclass(frozen=True)
+class Element:
+    """``count`` rows, each with all ``properties``."""
+
     name: str
     count: int
-    properties: Sequence[Property]
+    properties: list[Property] = field(default_factory=list)
 
     @property
     def has_list(self) -> bool:
@@ -79,6 +83,8 @@ class BinaryBody:
         self._at = position
 
     def count(self, position: int, code: str) -> int:
+        if code == "u1":
+            return self._data[position]
         raw = self._data[position : position + int(code[1:])]
         return int.from_bytes(raw, "big" if self._order == ">" else "little", signed=code[0] == "i")
 
@@ -117,7 +123,7 @@ class AsciiBody:
         self._at = position
 
     def count(self, position: int, code: str) -> int:
-        value = float(self._values[position])
+        value = self._values.item(position)
         return int(value) if 0.0 <= value < 2**32 else -1
 
     def gather(self, positions: NDArray[np.int64], code: str) -> NDArray:
@@ -144,13 +150,13 @@ def _read_lists(body: BinaryBody | AsciiBody, element: Element) -> Columns:
         same = True
         for column, prop in enumerate(lists):
             code = str(prop.count_type)
-            length = body.gather(begin[:, column] - body.size(code), code)
-            same = same and bool((length == counts[0, column]).all())
+            lengths = body.gather(begin[:, column] - body.size(code), code)
+            same = same and bool((lengths == counts[0, column]).all())
         if same:
             body.seek(first + stride * element.count)
             return _collect(body, lists, begin, np.repeat(counts, element.count, axis=0))
-    starts, counts, length = _walk(body, element, first, end, element.count)
-    body.seek(first + length)
+    starts, counts, total = _walk(body, element, first, end, element.count)
+    body.seek(first + total)
     return _collect(body, lists, starts, counts)
 
 

@@ -53,4 +53,4 @@ def parse_ascii(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
 
 def _merged(corners: NDArray[np.float64]) -> Parsed:
     first, group = position_ids(corners)
-    return Parsed([Part(corners[first], group.reshape(-1, 3))], [Material(GREY)])
+    return Parsed([Part(corners[first], group.reshape(-1, 3))], lambda: [Material(GREY)])

@@ -30,7 +30,9 @@ def parse_numbers(text: bytes, what: str, dtype: type[np.generic] = np.float64) 
             warnings.simplefilter("error", DeprecationWarning)  # how older numpy reports what newer numpy raises
             return np.fromstring(text, dtype=dtype, sep=" ")
     except (ValueError, DeprecationWarning) as error:
-        raise AssetError(f"{what} hold something that is not a number", received=str(error), fix="Export it again") from error
+        raise AssetError(
+            f"{what} hold something that is not a number", received=str(error), fix="Export it again"
+        ) from error
 
 
 def tokens_per_row(block: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -51,7 +53,9 @@ class NumberRows:
     def columns(self, n: int, what: str) -> NDArray[np.float64]:
         """The first ``n`` numbers of each row, ``[rows, n]``; rows may hold more, not fewer."""
         if len(self.counts) and int(self.counts.min()) < n:
-            raise AssetError(f"{what} need {n} numbers a line", received=int(self.counts.min()), fix="Export the file again")
+            raise AssetError(
+                f"{what} need {n} numbers a line", received=int(self.counts.min()), fix="Export the file again"
+            )
         first = np.cumsum(self.counts) - self.counts
         return self.values[first[:, None] + np.arange(n)]
 

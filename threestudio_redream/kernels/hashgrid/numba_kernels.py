@@ -248,42 +248,52 @@ def _weights3(fraction, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def _shape(smooth, scale, fraction, slope, curvature):  # type: ignore[no-untyped-def]
-    """First and second derivative of the interpolation weight by the coordinate, then the weight itself."""
-    one, two, three, six = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
+def _smoothstep(fraction):  # type: ignore[no-untyped-def]
     for d in range(fraction.shape[0]):
-        f, s, k = fraction[d], slope[d], curvature[d]
-        if smooth:
-            for i in range(BLOCK):
-                k[i] = scale * scale * six * (one - two * f[i])
-                s[i] = scale * six * f[i] * (one - f[i])
-                f[i] = f[i] * f[i] * (three - two * f[i])
-        else:
-            for i in range(BLOCK):
-                k[i] = np.float32(0)
-                s[i] = scale
+        f = fraction[d]
+        for i in range(BLOCK):
+            f[i] = f[i] * f[i] * (np.float32(3) - np.float32(2) * f[i])
 
 
 @njit(error_model="numpy")
-def _add_product(dims, corner, e, t, start, shape, total):  # type: ignore[no-untyped-def]
-    """``total += start * d^2 weight_corner / (d x_e d x_t)``; an axis of -1 leaves its derivative out."""
-    fraction, slope, curvature, scratch = shape
-    for i in range(BLOCK):
-        scratch[i] = start[i]
-    for d in range(len(dims)):
-        upper = (corner >> d) & 1 == 1
-        f, s, k = fraction[d], slope[d], curvature[d]
-        if d != e and d != t:
+def _axis_factors(smooth, scale, fraction, axes):  # type: ignore[no-untyped-def]
+    """Per axis d: its factor in the corner weights, ``axes[d, upper, n]`` = the n-th derivative, n = 0, 1, 2."""
+    one, two, three, six = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
+    for d in range(fraction.shape[0]):
+        f = fraction[d]
+        lower, upper, falling, rising = axes[d, 0, 0], axes[d, 1, 0], axes[d, 0, 1], axes[d, 1, 1]
+        concave, convex = axes[d, 0, 2], axes[d, 1, 2]
+        if smooth:
             for i in range(BLOCK):
-                scratch[i] *= f[i] if upper else np.float32(1) - f[i]
-        elif d == e and d == t:
+                convex[i] = scale * scale * six * (one - two * f[i])
+                concave[i] = -convex[i]
             for i in range(BLOCK):
-                scratch[i] *= k[i] if upper else -k[i]
+                rising[i] = scale * six * f[i] * (one - f[i])
+                falling[i] = -rising[i]
+            for i in range(BLOCK):
+                upper[i] = f[i] * f[i] * (three - two * f[i])
+                lower[i] = one - upper[i]
         else:
             for i in range(BLOCK):
-                scratch[i] *= s[i] if upper else -s[i]
-    for i in range(BLOCK):
-        total[i] += scratch[i]
+                convex[i] = concave[i] = np.float32(0)
+            for i in range(BLOCK):
+                rising[i], falling[i] = scale, -scale
+            for i in range(BLOCK):
+                upper[i], lower[i] = f[i], one - f[i]
+
+
+@njit(error_model="numpy")
+def _add_product(axes, corner, e, t, start, total):  # type: ignore[no-untyped-def]
+    """``total += start * d^2 weight_corner / (d x_e d x_t)``; an axis of -1 leaves its derivative out."""
+    a = axes[0, corner & 1, int(e == 0) + int(t == 0)]
+    b = axes[1, corner >> 1 & 1, int(e == 1) + int(t == 1)]
+    if axes.shape[0] == 2:
+        for i in range(BLOCK):
+            total[i] += start[i] * (a[i] * b[i])
+    else:
+        c = axes[2, corner >> 2, int(e == 2) + int(t == 2)]
+        for i in range(BLOCK):
+            total[i] += start[i] * (a[i] * b[i] * c[i])
 
 
 # --- one level over a run of points ---------------------------------------------------------------
@@ -305,9 +315,8 @@ def _level(mode, lanes, dims, corners, points, along, count, level, layout, smoo
     rows = np.zeros((len(corners), BLOCK), np.uint32)
     weights = np.zeros((len(corners), BLOCK), np.float32)
     fraction = np.zeros((len(dims), BLOCK), np.float32)
-    slope = np.zeros((len(dims), BLOCK), np.float32)
-    curvature = np.zeros((len(dims), BLOCK), np.float32)
-    scratch, start = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    axes = np.zeros((len(dims), 2, 3, BLOCK), np.float32)
+    start = np.zeros(BLOCK, np.float32)
     flat_rows, flat_weights = rows.reshape(-1), weights.reshape(-1)
     if mode != _SCATTER and np.int64(size) * width * 4 > _OWN_CACHE and count * width > size:
         for k in range(base, base + np.int64(size) * width, 16):
@@ -318,9 +327,10 @@ def _level(mode, lanes, dims, corners, points, along, count, level, layout, smoo
             _rows3(points, first, scale, factor, size, hashed[level], rows, fraction)
         else:
             _rows2(points, first, scale, factor, size, hashed[level], rows, fraction)
-        if smooth or by_tangent or mode == _SLOPE:
-            _shape(smooth, scale, fraction, slope, curvature)
-        shape = (fraction, slope, curvature, scratch)
+        if by_tangent or mode == _SLOPE:
+            _axis_factors(smooth, scale, fraction, axes)
+        elif smooth:
+            _smoothstep(fraction)
         if mode == _SLOPE:
             for i in range(n):
                 _dot(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
@@ -328,28 +338,28 @@ def _level(mode, lanes, dims, corners, points, along, count, level, layout, smoo
                 target = x_grad[e, first : first + BLOCK]
                 for c in range(len(corners)):
                     if not by_tangent:
-                        _add_product(dims, c, e, -1, weights[c], shape, target)
+                        _add_product(axes, c, e, -1, weights[c], target)
                     else:
                         for t in range(len(dims)):
                             for i in range(BLOCK):
                                 start[i] = weights[c, i] * along[t, first + i]
-                            _add_product(dims, c, e, t, start, shape, target)
+                            _add_product(axes, c, e, t, start, target)
+            continue
+        if by_tangent:
+            for c in range(len(corners)):
+                weights[c] = np.float32(0)
+                for t in range(len(dims)):
+                    _add_product(axes, c, -1, t, along[t, first : first + BLOCK], weights[c])
+        elif len(dims) == 3:
+            _weights3(fraction, weights)
         else:
-            if by_tangent:
-                for c in range(len(corners)):
-                    weights[c] = np.float32(0)
-                    for t in range(len(dims)):
-                        _add_product(dims, c, -1, t, along[t, first : first + BLOCK], shape, weights[c])
-            elif len(dims) == 3:
-                _weights3(fraction, weights)
-            else:
-                _weights2(fraction, weights)
-            if mode == _GATHER:
-                for i in range(n):
-                    _weighted_sum(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
-            else:
-                for i in range(n):
-                    _weighted_add(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
+            _weights2(fraction, weights)
+        if mode == _GATHER:
+            for i in range(n):
+                _weighted_sum(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
+        else:
+            for i in range(n):
+                _weighted_add(lanes, corners, table, base, flat_rows, flat_weights, i, features, here + i * width)
 
 
 @njit(error_model="numpy")
@@ -364,85 +374,57 @@ def _columns(dims, x, tangent, first, count, points, along):  # type: ignore[no-
                 along[d, i] = tangent[first + i, d] if zero <= value <= one else zero
 
 
-# --- the three kernels ----------------------------------------------------------------------------
+# --- the kernels: they run without the GIL, many at a time ----------------------------------------
 # lanes, dims, corners: tuples of zeros of length F, D and 2^D, so that each is a compile-time constant.
-# x [N, D], tangent [N, D] or [0, D]; layout: see HashGridConfig.layout; table flat; chunk: points a task.
+# x [N, D]; tangent [N, D] or [0, D]; layout: see HashGridConfig; table flat; features flat [N * L * F].
 
 
-@njit(parallel=True, error_model="numpy")
-def gather(lanes, dims, corners, x, tangent, layout, smooth, table, chunk, out):  # type: ignore[no-untyped-def]
-    """``out`` (flat [N, L * F]) = the encoding, or its derivative along ``tangent``."""
-    levels, width = layout[0].shape[0], len(lanes)
-    for task in prange((x.shape[0] + chunk - 1) // chunk):
-        first = task * chunk
-        count = min(chunk, x.shape[0] - first)
-        padded = (count + BLOCK - 1) // BLOCK * BLOCK
-        points = np.zeros((len(dims), padded), np.float32)
-        along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
-        unused = np.zeros((len(dims), 0), np.float32)
-        stage = np.zeros(levels * count * width, np.float32)
-        _columns(dims, x, tangent, first, count, points, along)
-        for level in range(levels):
-            _level(
-                _GATHER, lanes, dims, corners, points, along, count, level, layout, smooth, table,
-                stage, level * count * width, unused,
-            )  # fmt: skip
-        for i in range(count):
-            for level in range(levels):
-                _copy(lanes, stage, (level * count + i) * width, out, ((first + i) * levels + level) * width)
+@njit(nogil=True, error_model="numpy")
+def points_kernel(mode, lanes, dims, corners, x, tangent, first, count, layout, smooth, table, features, stage, x_grad):  # type: ignore[no-untyped-def]
+    """All levels for the points ``first : first + count``: gather into ``features`` or slope into ``x_grad``.
 
-
-@njit(parallel=True, error_model="numpy")
-def scatter(lanes, dims, corners, x, tangent, layout, smooth, table_grad, order, starts, grad, stage):  # type: ignore[no-untyped-def]
-    """``table_grad`` = the gradient by the table for ``grad`` (flat [N, L * F]).
-
-    Task t owns the levels ``order[starts[t] : starts[t + 1]]``. ``stage``: scratch of the size of ``grad``.
+    ``stage``: scratch for ``count * L * F`` values.
     """
-    levels, width, total = layout[0].shape[0], len(lanes), x.shape[0]
-    tasks = starts.shape[0] - 1
-    padded = (total + BLOCK - 1) // BLOCK * BLOCK
+    levels, width = layout[0].shape[0], len(lanes)
+    padded = (count + BLOCK - 1) // BLOCK * BLOCK
     points = np.zeros((len(dims), padded), np.float32)
     along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
-    unused = np.zeros((len(dims), 0), np.float32)
-    for task in prange(tasks):
-        first, last = task * total // tasks, (task + 1) * total // tasks
-        _columns(dims, x, tangent, first, last - first, points[:, first:last], along[:, first:last])
-        for i in range(first, last):
-            for level in range(levels):
-                _copy(lanes, grad, (i * levels + level) * width, stage, (level * total + i) * width)
-    for task in prange(tasks):
-        for k in range(starts[task], starts[task + 1]):
-            level = order[k]
-            base = layout[3][level] * width
-            table_grad[base : base + np.int64(layout[2][level]) * width] = np.float32(0)
-            _level(
-                _SCATTER, lanes, dims, corners, points, along, total, level, layout, smooth, table_grad,
-                stage, level * total * width, unused,
-            )  # fmt: skip
-
-
-@njit(parallel=True, error_model="numpy")
-def slope(lanes, dims, corners, x, tangent, layout, smooth, table, chunk, grad, x_grad):  # type: ignore[no-untyped-def]
-    """``x_grad`` [N, D] = the gradient by x of ``<grad, encoding>``, or of ``<grad, its derivative along tangent>``."""
-    levels, width = layout[0].shape[0], len(lanes)
-    for task in prange((x.shape[0] + chunk - 1) // chunk):
-        first = task * chunk
-        count = min(chunk, x.shape[0] - first)
-        padded = (count + BLOCK - 1) // BLOCK * BLOCK
-        points = np.zeros((len(dims), padded), np.float32)
-        along = np.zeros((len(dims), padded if tangent.shape[0] > 0 else 0), np.float32)
-        sums = np.zeros((len(dims), padded), np.float32)
-        stage = np.zeros(levels * count * width, np.float32)
-        _columns(dims, x, tangent, first, count, points, along)
+    sums = np.zeros((len(dims), padded), np.float32)
+    _columns(dims, x, tangent, first, count, points, along)
+    if mode == _SLOPE:
         for i in range(count):
             for level in range(levels):
-                _copy(lanes, grad, ((first + i) * levels + level) * width, stage, (level * count + i) * width)
+                _copy(lanes, features, ((first + i) * levels + level) * width, stage, (level * count + i) * width)
+    for level in range(levels):
+        at = level * count * width
+        _level(mode, lanes, dims, corners, points, along, count, level, layout, smooth, table, stage, at, sums)
+    if mode == _GATHER:
+        for i in range(count):
+            for level in range(levels):
+                _copy(lanes, stage, (level * count + i) * width, features, ((first + i) * levels + level) * width)
+        return
+    for i in range(count):
+        for d in range(len(dims)):
+            inside = np.float32(0) <= x[first + i, d] <= np.float32(1)
+            x_grad[first + i, d] = sums[d, i] if inside else np.float32(0)
+
+
+@njit(nogil=True, error_model="numpy")
+def columns_kernel(lanes, dims, x, tangent, first, count, features, points, along, stage):  # type: ignore[no-untyped-def]
+    """Prepare :func:`level_kernel`: points to [D, N], features to level-major ``stage`` [L, N, F]."""
+    _columns(dims, x, tangent, first, count, points[:, first : first + count], along[:, first : first + count])
+    width, total = len(lanes), x.shape[0]
+    levels = stage.shape[0] // max(total * width, 1)
+    for i in range(first, first + count):
         for level in range(levels):
-            _level(
-                _SLOPE, lanes, dims, corners, points, along, count, level, layout, smooth, table,
-                stage, level * count * width, sums,
-            )  # fmt: skip
-        for i in range(count):
-            for d in range(len(dims)):
-                inside = np.float32(0) <= x[first + i, d] <= np.float32(1)
-                x_grad[first + i, d] = sums[d, i] if inside else np.float32(0)
+            _copy(lanes, features, (i * levels + level) * width, stage, (level * total + i) * width)
+
+
+@njit(nogil=True, error_model="numpy")
+def level_kernel(lanes, dims, corners, points, along, count, level, layout, smooth, table_grad, stage):  # type: ignore[no-untyped-def]
+    """Overwrite one level of ``table_grad`` with its gradient."""
+    base = layout[3][level] * len(lanes)
+    table_grad[base : base + np.int64(layout[2][level]) * len(lanes)] = np.float32(0)
+    unused = np.zeros((len(dims), 0), np.float32)
+    at = level * count * len(lanes)
+    _level(_SCATTER, lanes, dims, corners, points, along, count, level, layout, smooth, table_grad, stage, at, unused)

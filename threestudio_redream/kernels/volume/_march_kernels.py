@@ -15,11 +15,13 @@ import math
 
 from threestudio_redream.kernels.jit import njit, prange
 
-__all__ = ["count_samples", "fill_samples"]
+__all__ = ["MOST_STEPS", "count_samples", "fill_samples"]
 
 # A cell is shrunk by this share of its size before its exit is trusted, so that rounding can never
 # carry an answer over to a sample that lies in the next cell.
 SHRINK = 1e-9
+
+MOST_STEPS = 2.0**50  # beyond, doubles cannot tell one step from the next
 
 
 @njit(error_model="numpy")
@@ -121,10 +123,12 @@ def count_samples(starts, slopes, inverses, t_first, far, step, binaries, none, 
     for ray in prange(counts.shape[0]):
         enter, leave = box(starts[ray, outer], slopes[ray, outer], binaries.shape[1:], 0.0)
         leave = min(leave, far)
-        if leave > enter and math.isfinite(enter) and math.isfinite(leave):  # a miss or a NaN has no samples
+        first_k, last_k = (enter - t_first[ray]) / step - 0.5, (leave - t_first[ray]) / step - 0.5
+        # A miss, a NaN, and a ray too far away to count its steps have no samples.
+        if leave > enter and abs(first_k) < MOST_STEPS and abs(last_k) < MOST_STEPS:
             # One lattice point more on either side than the box holds; the test per sample decides.
-            k_from = max(math.ceil((enter - t_first[ray]) / step - 0.5) - 1, 0)
-            k_to = math.floor((leave - t_first[ray]) / step - 0.5) + 2
+            k_from = max(math.ceil(first_k) - 1, 0)
+            k_to = math.floor(last_k) + 2
             while k_to > k_from and not t_first[ray] + (k_to - 0.5) * step < far:
                 k_to -= 1
             counts[ray], firsts[ray], ends[ray] = walk(

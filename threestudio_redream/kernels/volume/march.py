@@ -78,9 +78,10 @@ def march_reference(
     outer = starts.new_tensor([0, 0, 0, *binaries.shape[1:]])
     enter, leave, hit = ray_aabb_intersect(starts[:, -1], slopes[:, -1], outer, near=-math.inf, far=far)
     # One lattice point more on either side than the box holds; the lookup decides.
-    begin = ((enter - first) / step - 0.5).ceil().sub(1).clamp(min=0)
-    count = ((leave - first) / step - 0.5).floor().add(2).sub(begin).clamp(min=0)
-    usable = hit & torch.isfinite(begin + count)
+    first_k, last_k = (enter - first) / step - 0.5, (leave - first) / step - 0.5
+    begin = first_k.ceil().sub(1).clamp(min=0)
+    count = last_k.floor().add(2).sub(begin).clamp(min=0)
+    usable = hit & (first_k.abs() < kernels.MOST_STEPS) & (last_k.abs() < kernels.MOST_STEPS)
     begin = torch.where(usable, begin, torch.zeros_like(begin))
     counts = torch.where(usable, count, torch.zeros_like(count)).long()
 

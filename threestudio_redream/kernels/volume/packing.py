@@ -65,10 +65,15 @@ def check_packed(ray_indices: Tensor, *, n_rays: int, offsets: Tensor | None = N
                 received=tuple(tensor.shape),
                 fix=f"Pass shape [{ray_indices.shape[0]}{', C' if expected_ndim == 2 else ''}].",
             )
-    if offsets is not None and tuple(offsets.shape) != (n_rays + 1,):
+    if offsets is None:
+        return
+    fits = tuple(offsets.shape) == (n_rays + 1,) and offsets.dtype == torch.int64
+    if fits and offsets.device.type == "cpu":  # a kernel would read past the end of the samples
+        fits = int(offsets[-1]) == ray_indices.shape[0]
+    if not fits:
         raise ConfigError(
-            f"'offsets' does not match {n_rays} rays",
-            received=tuple(offsets.shape),
+            f"'offsets' does not match {n_rays} rays and {ray_indices.shape[0]} samples",
+            received=(tuple(offsets.shape), offsets.dtype),
             fix="Pass the result of ray_offsets(ray_indices, n_rays), or leave it out.",
         )
 

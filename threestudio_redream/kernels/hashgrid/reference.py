@@ -1,0 +1,67 @@
+"""The hash grid in plain differentiable torch: the definition that the kernels are tested against.
+
+It runs on every device, in float32 and float64, and can be differentiated any number of times.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from threestudio_redream.kernels.hashgrid.config import HASH_PRIMES, Level
+
+__all__ = ["encode_reference"]
+
+
+def encode_reference(
+    x: Tensor, params: Tensor, levels: Sequence[Level], n_features: int, smoothstep: bool = False
+) -> Tensor:
+    """Multi-resolution grid encoding.
+
+    Args:
+        x: ``[N, D]`` positions in [0, 1], D = 2 or 3, float32 or float64. Values outside are clamped,
+            with zero gradient there; a NaN makes the features of its point NaN.
+        params: flat table, level after level, grid point after grid point, features together; the
+            dtype of ``x``.
+        levels: :meth:`HashGridConfig.levels` for D dimensions.
+        smoothstep: weights ``3 f^2 - 2 f^3`` instead of the linear ``f``.
+
+    Returns:
+        ``[N, len(levels) * n_features]``, the coarsest level first.
+    """
+    table = params.view(-1, n_features)
+    x = x.clamp(0.0, 1.0)
+    return torch.cat([_encode_level(x, table, level, smoothstep) for level in levels], dim=-1)
+
+
+def _encode_level(x: Tensor, table: Tensor, level: Level, smoothstep: bool) -> Tensor:
+    position = x * level.scale + 0.5
+    cell = position.detach().nan_to_num(0.5).floor()
+    fraction = position - cell
+    if smoothstep:
+        fraction = fraction * fraction * (3.0 - 2.0 * fraction)
+    corner_axes = cell.long().unbind(-1)
+    upper_weights = fraction.unbind(-1)
+    total = x.new_zeros(x.shape[0], table.shape[1])
+    for bits in itertools.product((0, 1), repeat=x.shape[-1]):
+        row = _row([axis + bit for axis, bit in zip(corner_axes, bits)], level)
+        weight = torch.ones_like(upper_weights[0])
+        for upper, bit in zip(upper_weights, bits):
+            weight = weight * (upper if bit else 1.0 - upper)
+        total = total + weight[:, None] * table.index_select(0, row + level.offset)
+    return total
+
+
+def _row(corner: Sequence[Tensor], level: Level) -> Tensor:
+    """Row of a grid point within its level. A dense index one past an edge wraps, as in tiny-cuda-nn."""
+    row = torch.zeros_like(corner[0])
+    if level.hashed:
+        for coordinate, prime in zip(corner, HASH_PRIMES):
+            row = row ^ (coordinate * prime)
+    else:
+        for d, coordinate in enumerate(corner):
+            row = row + coordinate * level.resolution**d
+    return row % level.rows
