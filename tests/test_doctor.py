@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,64 @@ def test_a_failing_check_is_broken_in_its_own_words(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(av.codec, "Codec", no_codec)
     result = try_component("av", "av", "h264")
     assert (result["status"], result["error"]) == ("broken", "ValueError: no codec 'libx264'")
+
+
+class Anything:
+    """A stand-in that answers every call and every attribute with one value."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __getattr__(self, name: str):
+        return lambda *_, **__: self.value
+
+
+@pytest.mark.parametrize(
+    ("check", "module", "replacement", "words"),
+    [
+        ("draco", "DracoPy", Anything(types.SimpleNamespace(faces=[])), "a triangle got lost"),
+        ("xatlas", "xatlas", Anything(([0, 1], None, None)), "unwrapping a triangle gave 2 vertices"),
+        ("safetensors", "safetensors.numpy", Anything({"x": types.SimpleNamespace(tolist=list)}), "a tensor changed"),
+        ("omegaconf", "omegaconf", types.SimpleNamespace(OmegaConf=Anything(types.SimpleNamespace(b=2))), "resolve"),
+        ("numba", "numba", types.SimpleNamespace(njit=lambda f: lambda values: 7.0), "gave a wrong sum"),
+        ("marching_cubes", "skimage.measure", Anything(([], [])), "found a wrong surface"),
+        ("pillow", "PIL", types.SimpleNamespace(features=Anything(False)), "built without jpg, zlib, webp"),
+    ],
+)
+def test_a_component_that_computes_nonsense_is_broken(
+    monkeypatch: pytest.MonkeyPatch, check: str, module: str, replacement: object, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, replacement)
+    result = try_component(module, module, check)
+    assert result["status"] == "broken"
+    assert words in result["error"]
+
+
+def fake_torch(monkeypatch: pytest.MonkeyPatch, *, cuda: str | None, cards: int = 0, mps: bool = False) -> dict:
+    import torch
+
+    card = types.SimpleNamespace(name="NVIDIA L4", total_memory=22 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    return try_component("torch", "torch", "torch")
+
+
+def test_the_devices_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = fake_torch(monkeypatch, cuda="13.0", cards=2)
+    assert found["devices"] == ["cpu", "cuda:0 NVIDIA L4, 22 GiB", "cuda:1 NVIDIA L4, 22 GiB"]
+    assert found["detail"] == "CUDA 13.0"
+    assert fake_torch(monkeypatch, cuda="13.0")["detail"] == "CUDA 13.0 build, but no usable GPU or driver"
+    assert fake_torch(monkeypatch, cuda=None)["devices"] == ["cpu"]
+    assert fake_torch(monkeypatch, cuda=None, mps=True)["devices"] == ["cpu", "mps"]
+
+
+def test_the_gpu_rasteriser_names_its_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = types.SimpleNamespace(info={"GL_RENDERER": "NVIDIA L4"})
+    monkeypatch.setitem(sys.modules, "moderngl", Anything(context))
+    assert checks.CHECKS["moderngl"]() == "NVIDIA L4"
 
 
 def finding(name: str, status: str, **fields) -> Finding:

@@ -70,10 +70,98 @@ def doctor(
         raise typer.Exit(1)
 
 
+_COLOURS = {"none": None, "transparent": None, "black": (0.0,) * 3, "grey": (0.5,) * 3, "white": (1.0,) * 3}
+
+
+def _parse_background(text: str) -> tuple[float, ...] | None:
+    """A colour by name, as one number, or as three with commas; sRGB-encoded, from 0 to 1."""
+    if text.lower() in _COLOURS:
+        return _COLOURS[text.lower()]
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3):
+        raise typer.BadParameter(
+            f"{text!r} is no colour. Give {', '.join(_COLOURS)}, a number from 0 to 1, or three: 0.2,0.4,1"
+        )
+    return numbers * (3 // len(numbers))
+
+
+@app.command("render")
+def render_file(
+    file: Annotated[Path, typer.Argument(help="GLB, glTF, OBJ, PLY, STL or OFF.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; made if needed.", show_default=False)],
+    views: Annotated[int, typer.Option(help="Number of views, equally spaced around the object.")] = 8,
+    size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 512,
+    elevation: Annotated[float, typer.Option(help="Camera elevation in degrees, -90 to 90.")] = 15.0,
+    fovy: Annotated[float, typer.Option(help="Vertical field of view in degrees.")] = 40.0,
+    distance: Annotated[
+        float | None, typer.Option(help="Camera distance; the object has radius 0.5. Left out: it fills the picture.")
+    ] = None,
+    background: Annotated[
+        str, typer.Option(help="none (transparent), black, grey, white, or numbers from 0 to 1: 0.2,0.4,1")
+    ] = "none",
+    shading: Annotated[str, typer.Option(help="none (plain colour), headlight or world.")] = "none",
+    up: Annotated[str, typer.Option(help="Axis of the file that points up: +y, +z, -x, ...")] = "+y",
+    front: Annotated[
+        str | None, typer.Option(help="Axis of the file that the front faces. Left out: the usual one for that up.")
+    ] = None,
+    masks: Annotated[bool, typer.Option("--masks", help="Write silhouettes too.")] = False,
+    depths: Annotated[bool, typer.Option("--depths", help="Write depth arrays (npy) too.")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help="Write normal maps too.")] = False,
+    supersample: Annotated[int, typer.Option(help="Samples along each side of a pixel.")] = 3,
+    backend: Annotated[str, typer.Option(help="auto, numba, numpy or moderngl (GPU).")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a line.")] = False,
+) -> None:
+    """Render a 3D file from all sides: pictures, their cameras, a contact sheet.
+
+    The first view looks at the front; the others follow counter-clockwise seen from above.
+    """
+    colour = _parse_background(background)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from threestudio_redream.assets.render import render_to_folder
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
+        task = bar.add_task("rendering", total=views)
+        report = render_to_folder(
+            file,
+            out,
+            views=views,
+            size=size,
+            elevation_deg=elevation,
+            fovy_deg=fovy,
+            distance=distance,
+            background=colour,
+            shading=shading,
+            supersample=supersample,
+            masks=masks,
+            depths=depths,
+            normals=normals,
+            up=up,
+            front=front,
+            backend=backend,  # type: ignore[arg-type]  # checked there
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    for warning in report["warnings"]:
+        typer.echo(f"redream: {file}: {warning}", err=True)
+    count = "1 view" if report["views"] == 1 else f"{report['views']} views"
+    first = out / (report["sheet"] or report["files"][0])
+    typer.echo(f"{count} of {file} ({report['asset']['faces']} faces) in {report['seconds']:.1f} s: {first}")
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command and end the process with its exit status (see the module docstring).
 
-    A :class:`~threestudio_redream.errors.RedreamError` becomes one message on standard error.
+    A :class:`~threestudio_redream.errors.RedreamError` becomes one message on standard error, and so does
+    a package that does not import.
 
     Args:
         arguments: the words after ``redream``; ``sys.argv`` if left out.
@@ -85,6 +173,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if "--debug" in words:
             raise
         typer.echo(f"redream: {error}", err=True)
+        sys.exit(1)
+    except ImportError as error:
+        if "--debug" in words:
+            raise
+        typer.echo(f"redream: {type(error).__name__}: {error}. The cure: redream doctor", err=True)
         sys.exit(1)
     sys.exit(0)
 

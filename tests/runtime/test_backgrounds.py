@@ -50,9 +50,9 @@ def test_random_augmentation(kind: Any) -> None:
     plain = background.eval()(DIRS)
     background.train()
     torch.manual_seed(0)
-    draws = [background(DIRS) for _ in range(300)]
+    draws = [background(DIRS) for _ in range(200)]
     replaced = [draw for draw in draws if not torch.allclose(draw, plain)]
-    assert len(replaced) / 300 == pytest.approx(0.3, abs=0.08)
+    assert len(replaced) / 200 == pytest.approx(0.3, abs=0.1)
     for draw in replaced:
         assert draw.shape == plain.shape
         assert (draw == draw[:, :1, :1]).all()  # one colour per image

@@ -48,8 +48,8 @@ def test_clipping() -> None:
 
 
 def test_perpendicular_component() -> None:
-    x, y = torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 0.0]])
-    assert perpendicular_component(x, y).tolist() == [[0.0, 1.0]]
+    x, y = torch.tensor([1.0, 1.0]).view(1, 2, 1, 1), torch.tensor([2.0, 0.0]).view(1, 2, 1, 1)
+    assert perpendicular_component(x, y).flatten().tolist() == [0.0, 1.0]
     torch.testing.assert_close(perpendicular_component(x, torch.zeros_like(y)), x)
     images, others = torch.randn(2, 5, 4, 3, 3)
     rest = perpendicular_component(images, others)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 import types
@@ -14,9 +13,8 @@ from scenes import SMALL_GRID, SMALL_MLP
 from torch import nn
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.runtime import mlps, tcnn
+from threestudio_redream.runtime import tcnn
 from threestudio_redream.runtime.activations import get_activation, lin2srgb, trunc_exp
-from threestudio_redream.runtime.blocked_mlp import BLOCK, blocked_mlp, mlp_reference
 from threestudio_redream.runtime.chunking import chunk_batch
 from threestudio_redream.runtime.device import set_device
 from threestudio_redream.runtime.networks import (
@@ -203,49 +201,6 @@ def test_mlp_activation_is_a_choice() -> None:
     assert "Tanh" in repr(mlp)
 
 
-@pytest.mark.parametrize("rows", [0, 1, BLOCK, BLOCK + 1, 2 * BLOCK + 17])
-@pytest.mark.parametrize("dims", [(5, 1), (5, 8, 3), (5, 8, 16, 2)])
-def test_blocked_network_equals_the_reference(rows: int, dims: tuple[int, ...]) -> None:
-    x = torch.randn(rows, dims[0], dtype=torch.float64, requires_grad=True)
-    weights = [torch.randn(b, a, dtype=torch.float64, requires_grad=True) for a, b in itertools.pairwise(dims)]
-    upstream = torch.randn(rows, dims[-1], dtype=torch.float64)
-    results = []
-    for function in (blocked_mlp, mlp_reference):
-        y = function(x, weights)
-        results.append([y, *torch.autograd.grad(y, [x, *weights], upstream)])
-    for blocked, plain in zip(*results):
-        torch.testing.assert_close(blocked, plain)
-
-
-def test_blocked_network_differentiates_twice_and_in_part() -> None:
-    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    weights = [torch.randn(b, a, dtype=torch.float64, requires_grad=True) for a, b in ((3, 8), (8, 2))]
-    assert torch.autograd.gradcheck(lambda *t: blocked_mlp(t[0], t[1:]), (x, *weights))
-    assert torch.autograd.gradgradcheck(lambda *t: blocked_mlp(t[0], t[1:]), (x, *weights))
-    frozen = [weights[0].detach(), weights[1]]
-    blocked_mlp(x.detach(), frozen).sum().backward()
-    expected = mlp_reference(x, [*weights[:1], torch.eye(8, dtype=torch.float64)]).relu().sum(dim=0)
-    torch.testing.assert_close(weights[1].grad[0], expected.detach())
-    (slope,) = torch.autograd.grad(blocked_mlp(x, frozen).sum(), x, create_graph=True)
-    assert torch.autograd.grad(slope.sum(), weights[1], allow_unused=True)[0] is not None
-
-
-def test_large_inputs_take_the_blocked_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-
-    def counted(x: torch.Tensor, weights: Any) -> torch.Tensor:
-        seen.append(x.shape[0])
-        return blocked_mlp(x, weights)
-
-    monkeypatch.setattr(mlps, "blocked_mlp", counted)
-    relu, tanh = get_mlp(3, 1, SMALL_MLP), get_mlp(3, 1, {**SMALL_MLP, "activation": "Tanh"})
-    x = torch.randn(BLOCK + 5, 3)
-    torch.testing.assert_close(relu(x), relu.layers(x))
-    tanh(x)
-    relu(x[:BLOCK])
-    assert seen == [BLOCK + 5]
-
-
 def test_mlp_computes_in_full_precision_under_autocast() -> None:
     mlp = get_mlp(3, 1, SMALL_MLP)
     x = torch.randn(4, 3)
@@ -344,13 +299,13 @@ def test_without_tiny_cuda_nn_torch_serves_on_cuda(cuda_device: pytest.MonkeyPat
 
 # ------------------------------------------------------------------------------------------- chunking
 def test_chunks_give_what_one_call_gives() -> None:
-    def function(x: torch.Tensor, *, scale: float, y: torch.Tensor) -> dict[str, Any]:
+    def function(x: torch.Tensor, *, scale: Any, y: torch.Tensor) -> dict[str, Any]:
         return {"sum": x * scale + y, "pair": (x, y[:, :1]), "nothing": None}
 
     x, y = torch.rand(10, 2), torch.rand(10, 2)
     whole = function(x, scale=2.0, y=y)
     for size in (0, 3, 10, 99):
-        parts = chunk_batch(function, size, x, scale=2.0, y=y)
+        parts = chunk_batch(function, size, x, scale=torch.tensor(2.0), y=y)
         torch.testing.assert_close(parts["sum"], whole["sum"])
         torch.testing.assert_close(parts["pair"], whole["pair"])
         assert parts["nothing"] is None

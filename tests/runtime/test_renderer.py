@@ -138,7 +138,7 @@ def test_chunks_change_nothing(prune: bool, kind: str) -> None:
     geometry = small_volume(normal_type=kind)
     batch = camera_batch(7, 5, azimuth=(10.0, 130.0))
     images = []
-    for size in (160000, 96):
+    for size in (160000, 512):
         renderer = renderer_of(
             geometry, return_comp_normal=True, eval_chunk_size=size, prune_alpha_threshold=prune
         ).eval()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.limits import Limits, check_limit
-from threestudio_redream.assets.surface import total_area, unit_rows, vertex_normals
+from threestudio_redream.assets.surface import face_vectors, unit_rows, vertex_normals
 from threestudio_redream.assets.types import Asset, Material
 from threestudio_redream.errors import AssetError
 
@@ -87,8 +87,8 @@ def assemble(parsed: Parsed, *, name: str, source: Path | None, limits: Limits) 
     faces = (np.cumsum(used) - 1)[faces]
 
     vertices = np.concatenate([part.vertices for part in parts])[used]
-    vertices = _checked_vertices(vertices, faces, warnings)
-    normals = _normals(_stacked(parts, "normals", 0.0, 3, used), vertices, faces, warnings)
+    vertices, vectors = _checked_geometry(vertices, faces, warnings)
+    normals = _normals(_stacked(parts, "normals", 0.0, 3, used), vertices, faces, vectors, warnings)
     materials, face_materials = _face_materials(parts, parsed.materials(), warnings)
     return Asset(
         name=name,
@@ -123,7 +123,7 @@ def _face_materials(
     columns = []
     for part in parts:
         column = np.broadcast_to(np.asarray(part.material, np.int64), len(part.faces))
-        for index in np.unique(column):
+        for index in [part.material] if isinstance(part.material, int) else np.unique(column):
             if part.uvs is None and materials[index].texture is not None:
                 if int(index) not in plain:
                     plain[int(index)] = len(materials)
@@ -137,9 +137,10 @@ def _face_materials(
     return tuple(materials[index] for index in kept), indices.astype(np.int32)
 
 
-def _checked_vertices(
+def _checked_geometry(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], warnings: list[str]
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Vertices as float32, and the face vectors of the mesh scaled to extent one."""
     finite = np.asarray(np.isfinite(vertices).all(axis=1))
     if not finite.all():
         raise AssetError(
@@ -161,21 +162,26 @@ def _checked_vertices(
             received=vertices[0].tolist(),
             fix="Export the file again",
         )
-    if total_area(vertices / extent, faces) <= 0.0:
+    vectors = face_vectors(vertices / extent, faces)
+    if not vectors.any():
         raise AssetError(
             "every face is degenerate: the surface has no area", received=len(faces), fix="Repair the mesh"
         )
-    return rounded
+    return rounded, vectors
 
 
 def _normals(
-    normals: NDArray[np.float64] | None, vertices: NDArray[np.float32], faces: NDArray[np.int64], warnings: list[str]
+    normals: NDArray[np.float64] | None,
+    vertices: NDArray[np.float32],
+    faces: NDArray[np.int64],
+    vectors: NDArray[np.float64],
+    warnings: list[str],
 ) -> NDArray[np.float32]:
     if normals is None:
-        return vertex_normals(vertices, faces)
+        return vertex_normals(vertices, faces, vectors)
     unit, valid = unit_rows(normals)
     if not valid.all():
-        unit[~valid] = vertex_normals(vertices, faces)[~valid]
+        unit[~valid] = vertex_normals(vertices, faces, vectors)[~valid]
         if np.isnan(normals).any() or np.isinf(normals).any():
             warnings.append("normals that are not finite were computed from the faces")
     return unit.astype(np.float32)

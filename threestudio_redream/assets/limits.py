@@ -36,9 +36,9 @@ class Limits:
     """
 
     max_bytes: int = 256 * MIB
-    max_text_bytes: int = 32 * MIB
-    max_vertices: int = 2_000_000
-    max_faces: int = 2_000_000
+    max_text_bytes: int = 24 * MIB
+    max_vertices: int = 1_000_000
+    max_faces: int = 1_000_000
     max_texture_pixels: int = 8192 * 4096
     max_total_texture_pixels: int = 3 * 4096 * 4096
     texture_side: int = 4096

@@ -7,14 +7,14 @@ invisible texels of cut-out textures have weight 0, so their colours never bleed
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.shading import decode_srgb, encode_srgb
 
 __all__ = ["build_pyramid", "halve", "multiply_factor"]
-
-_CHUNK_ROWS = 256  # level-0 rows converted to float at a time: bounds memory for 4k textures
 
 
 def multiply_factor(texture: NDArray[np.uint8], factor: tuple[float, ...]) -> NDArray[np.uint8]:
@@ -47,8 +47,7 @@ def _halve_axis(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     if size % 2 == 0:
         return 0.5 * (even + odd)
     # An odd size: every output texel covers 2 + 1/half input texels (polyphase box filter).
-    shape = [1] * image.ndim
-    shape[axis] = half
+    shape = [half if dimension == axis else 1 for dimension in range(image.ndim)]
     first = ((half - index) / size).astype(np.float32).reshape(shape)
     last = ((index + 1) / size).astype(np.float32).reshape(shape)
     return first * even + np.float32(half / size) * odd + last * np.take(image, 2 * index + 2, axis)
@@ -59,7 +58,7 @@ def halve(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return _halve_axis(_halve_axis(image, 0), 1)
 
 
-def _fill(colour: NDArray[np.float32], weight: NDArray[np.float32], parent: NDArray[np.float32]) -> None:
+def _fill(colour: NDArray[Any], weight: NDArray[Any], parent: NDArray[np.float32]) -> None:
     """Give texels without any weight the colour of the texel above them in the pyramid (in place)."""
     empty = weight <= 0.0
     if empty.any():
@@ -82,20 +81,55 @@ def _weighted(texture: NDArray[np.uint8], used: NDArray[np.bool_] | None, by_alp
     return result
 
 
-def _first_level(
+def _sums_reference(
     texture: NDArray[np.uint8], used: NDArray[np.bool_] | None, by_alpha: bool
-) -> NDArray[np.float32]:
-    if texture.shape[0] % 2:  # chunks would not meet at texel borders
-        return halve(_weighted(texture, used, by_alpha))
-    parts = []
-    for row in range(0, texture.shape[0], _CHUNK_ROWS):
-        rows = slice(row, row + _CHUNK_ROWS)
-        parts.append(halve(_weighted(texture[rows], None if used is None else used[rows], by_alpha)))
-    return np.concatenate(parts)
+) -> list[NDArray[np.float32]]:
+    sums = [halve(_weighted(texture, used, by_alpha))]
+    while max(sums[-1].shape[:2]) > 1:
+        sums.append(halve(sums[-1]))
+    return sums
+
+
+def _finish_reference(level: NDArray[np.float32], parent: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    colour = np.zeros((*level.shape[:2], 4), np.float32)
+    colour[..., :3] = level[..., :3] / np.maximum(level[..., 4:5], 1e-12)
+    colour[..., 3] = level[..., 3] / np.maximum(level[..., 5], 1e-12)
+    if parent is not None:
+        _fill(colour[..., :3], level[..., 4], parent[..., :3])
+        _fill(colour[..., 3:], level[..., 5], parent[..., 3:])
+    return colour
+
+
+def _sums(texture: NDArray[np.uint8], used: NDArray[np.bool_] | None, by_alpha: bool) -> list[NDArray[np.float32]]:
+    from threestudio_redream.assets.raster_mip_kernels import halve_sums, halve_texture
+
+    def smaller(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.zeros((max(shape[0] // 2, 1), max(shape[1] // 2, 1), 6), np.float32)
+
+    sums = [smaller(texture.shape)]
+    halve_texture(texture, np.zeros((0, 0), np.bool_) if used is None else used, by_alpha, sums[0])
+    while max(sums[-1].shape[:2]) > 1:
+        sums.append(smaller(sums[-1].shape))
+        halve_sums(sums[-2], sums[-1])
+    return sums
+
+
+def _finish(
+    level: NDArray[np.float32], parent: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    from threestudio_redream.assets.raster_mip_kernels import finish_level
+
+    colour, texels = (np.zeros((*level.shape[:2], 4), kind) for kind in (np.float32, np.uint8))
+    finish_level(level, np.zeros((0, 0, 4), np.float32) if parent is None else parent, colour, texels)
+    return colour, texels
 
 
 def build_pyramid(
-    texture: NDArray[np.uint8], used: NDArray[np.bool_] | None = None, *, by_alpha: bool = False
+    texture: NDArray[np.uint8],
+    used: NDArray[np.bool_] | None = None,
+    *,
+    by_alpha: bool = False,
+    fast: bool = True,
 ) -> list[NDArray[np.uint8]]:
     """All mip levels of a texture, the texture itself first and one texel last.
 
@@ -104,29 +138,25 @@ def build_pyramid(
         used: ``[H, W]`` bool, which texels some triangle shows; None for all of them.
         by_alpha: weight colours by alpha (cut-out and blended textures). The rgb of texels with
             alpha 0 is then replaced by that of their neighbourhood, in the first level too.
+        fast: use the numba kernels; the numpy path is their reference (equal up to rounding).
 
     Returns:
         ``[H_l, W_l, 4]`` uint8 with ``H_l = max(H >> l, 1)``; straight alpha.
     """
     if max(texture.shape[:2]) == 1:
         return [texture]
-    sums = [_first_level(texture, used, by_alpha)]
-    while max(sums[-1].shape[:2]) > 1:
-        sums.append(halve(sums[-1]))
+    sums = _sums(texture, used, by_alpha) if fast else _sums_reference(texture, used, by_alpha)
     levels: list[NDArray[np.uint8]] = []
     parent: NDArray[np.float32] | None = None
     for level in reversed(sums):
-        colour = np.zeros((*level.shape[:2], 4), np.float32)
-        colour[..., :3] = level[..., :3] / np.maximum(level[..., 4:5], 1e-12)
-        colour[..., 3] = level[..., 3] / np.maximum(level[..., 5], 1e-12)
-        if parent is not None:
-            rgb, alpha = colour[..., :3], colour[..., 3:]
-            _fill(rgb, level[..., 4], parent[..., :3])
-            _fill(alpha, level[..., 5], parent[..., 3:])
-        levels.append(np.rint(colour).astype(np.uint8))
-        parent = colour
+        if fast:
+            parent, texels = _finish(level, parent)
+        else:
+            parent = _finish_reference(level, parent)
+            texels = np.rint(parent).astype(np.uint8)
+        levels.append(texels)
     first = texture
-    if by_alpha and (texture[..., 3] == 0).any() and parent is not None:
+    if by_alpha and parent is not None and (texture[..., 3] == 0).any():
         first = texture.copy()
-        _fill(first[..., :3], first[..., 3], np.rint(parent[..., :3]))  # type: ignore[arg-type]
+        _fill(first[..., :3], first[..., 3], np.rint(parent[..., :3]))
     return [first, *reversed(levels)]

@@ -71,8 +71,8 @@ def pack(asset: Asset, *, fast: bool = True) -> Packed:
     Args:
         fast: prepare textures with the numba kernels.
     """
-    colored = asset.colors is not None and len(asset.colors) > 0
-    vertex_alpha = float(asset.colors[:, 3].min()) if colored else 1.0  # type: ignore[index]
+    colors = asset.colors if asset.colors is not None and len(asset.colors) > 0 else None
+    vertex_alpha = 1.0 if colors is None else float(colors[:, 3].min())
     modes = [effective_mode(material, vertex_alpha) for material in asset.materials]
     materials = np.zeros((len(asset.materials), 10))
     for row, material, mode in zip(materials, asset.materials, modes, strict=True):
@@ -87,14 +87,15 @@ def pack(asset: Asset, *, fast: bool = True) -> Packed:
             if material.texture is not None:
                 key = (id(material.texture), material.base_color[:3], modes[index] != OPAQUE)
                 shared.setdefault(key, []).append(index)
+    uvs = np.zeros((len(asset.vertices), 2)) if asset.uvs is None else asset.uvs.astype(np.float64)
     pyramid: list[NDArray[np.uint8]] = []
     for users in shared.values():
         material = asset.materials[users[0]]
         texture = np.ascontiguousarray(material.texture, np.uint8)
         chosen = asset.faces[np.isin(asset.face_materials, users)]
-        used = used_texels(asset.uvs[chosen].astype(np.float64), *texture.shape[:2], fast=fast)
+        used = used_texels(uvs[chosen], *texture.shape[:2], fast=fast)
         levels = build_pyramid(
-            multiply_factor(texture, material.base_color), used, by_alpha=modes[users[0]] != OPAQUE
+            multiply_factor(texture, material.base_color), used, by_alpha=modes[users[0]] != OPAQUE, fast=fast
         )
         materials[users, FIRST_LEVEL], materials[users, LEVEL_COUNT] = len(pyramid), len(levels)
         materials[users, FACTOR : FACTOR + 3] = 1.0
@@ -106,14 +107,13 @@ def pack(asset: Asset, *, fast: bool = True) -> Packed:
     table[1:, 0] = np.cumsum(table[:-1, 1] * table[:-1, 2])
     attributes = np.zeros((len(asset.vertices), 12), np.float32)
     attributes[:, :3], attributes[:, 3:6] = asset.vertices, asset.normals
-    if asset.uvs is not None:
-        attributes[:, 6:8] = asset.uvs
-    attributes[:, 8:] = asset.colors if colored else 1.0
+    attributes[:, 6:8] = uvs
+    attributes[:, 8:] = 1.0 if colors is None else colors
     return Packed(
         attributes=attributes,
         faces=np.column_stack([asset.faces, asset.face_materials]).astype(np.int32),
         materials=materials,
         levels=table,
         texels=np.concatenate([level.reshape(-1, 4) for level in pyramid]) if pyramid else np.zeros((0, 4), np.uint8),
-        has_colors=colored,
+        has_colors=colors is not None,
     )

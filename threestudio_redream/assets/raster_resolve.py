@@ -129,9 +129,7 @@ def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, c
     for _ in range(taps):
         share, below = fine, level
         while share > 0.0:
-            red_green, blue_alpha = _add_bilinear(
-                levels, texels, below, u, v, repeat, share, red_green, blue_alpha
-            )
+            red_green, blue_alpha = _add_bilinear(levels, texels, below, u, v, repeat, share, red_green, blue_alpha)
             share, below = (coarse, level + 1) if below == level else (0.0, level)
         u, v = u + step_u, v + step_v
     field, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -262,8 +260,23 @@ def _geometry(p, faces, view, f, setups, x, y):
 
 @njit(nogil=True, error_model="numpy")
 def resolve(
-    p, faces, materials, levels, texels, has_colors,
-    view, setups, seen, rows, box, supersample, shading, order, rgba, depth, normal,
+    p,
+    faces,
+    materials,
+    levels,
+    texels,
+    has_colors,
+    view,
+    setups,
+    seen,
+    rows,
+    box,
+    supersample,
+    shading,
+    order,
+    rgba,
+    depth,
+    normal,
 ):
     """Average the samples of a band into the pixels of one view.
 

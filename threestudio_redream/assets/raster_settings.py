@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from threestudio_redream.errors import ConfigError
 
 __all__ = ["Settings", "check_cameras", "check_integer", "sample_order", "view_arrays"]
+
+
+_IDENTITY = np.eye(3)
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ def check_cameras(c2w: ArrayLike, fovy_deg: ArrayLike) -> tuple[NDArray[np.float
     if matrices.ndim == 2:
         matrices = matrices[None]
     if matrices.ndim != 3 or matrices.shape[1:] != (4, 4) or len(matrices) == 0:
-        raise ConfigError("c2w has the wrong shape", received=np.shape(c2w), fix="Give [4, 4], or [B, 4, 4] with B >= 1.")
+        raise ConfigError(
+            "c2w has the wrong shape", received=np.shape(c2w), fix="Give [4, 4], or [B, 4, 4] with B >= 1."
+        )
     if not np.isfinite(matrices).all():
         raise ConfigError("c2w holds values that are not finite", received=matrices, fix="Check the camera positions.")
     rotation = matrices[:, :3, :3]
-    error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max()
+    error = np.abs(rotation.transpose(0, 2, 1) @ rotation - _IDENTITY).max()
     if error > 1e-3 or (np.linalg.det(rotation) < 0).any():
         raise ConfigError(
             "The rotation of c2w is not orthonormal and right-handed",
@@ -99,6 +105,7 @@ def view_arrays(
     return rows
 
 
+@functools.lru_cache(maxsize=16)
 def sample_order(supersample: int) -> NDArray[np.int64]:
     """Samples of a pixel by their distance to its centre, ties in reading order."""
     offsets = np.arange(supersample) - 0.5 * (supersample - 1)

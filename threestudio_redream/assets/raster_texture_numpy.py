@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from threestudio_redream.assets.raster_resolve import LOD_SCALE, MAX_TAPS
 from threestudio_redream.assets.raster_pack import FIRST_LEVEL, LEVEL_COUNT, REPEAT, Packed
+from threestudio_redream.assets.raster_resolve import LOD_SCALE, MAX_TAPS
 
 __all__ = ["bilinear", "into_unit", "sample_texture"]
 

@@ -26,6 +26,7 @@ from threestudio_redream.assets.raster_settings import Settings, check_cameras, 
 from threestudio_redream.assets.shading import shading_code
 from threestudio_redream.assets.types import Asset
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.kernels.jit import use_numba
 
 __all__ = ["BLEND_LAYERS", "MAX_SIDE", "MAX_SUPERSAMPLE", "AssetRenderer", "Backend", "Renders", "render_asset"]
 
@@ -79,11 +80,9 @@ def _choose_backend(backend: str) -> str:
         raise ConfigError(
             "The render backend is unknown", received=backend, fix=f"Use one of {', '.join(get_args(Backend))}."
         )
-    if backend != "auto":
-        return backend
-    from threestudio_redream.kernels.jit import use_numba
-
-    return "numba" if use_numba() else "numpy"
+    if backend == "auto":
+        return "numba" if use_numba() else "numpy"
+    return backend
 
 
 class AssetRenderer:
@@ -120,7 +119,7 @@ class AssetRenderer:
         self.shading = shading
         self.backend = _choose_backend(backend)
         self.cull_backfaces = bool(cull_backfaces)
-        self.packed: Packed = pack(asset, fast=self.backend == "numba")
+        self.packed: Packed = pack(asset, fast=use_numba())
         used = self.packed.attributes[self.packed.faces[:, :3].reshape(-1), :3].astype(np.float64)
         self.near = max(_NEAR * 0.5 * float(np.linalg.norm(np.ptp(used, axis=0))) if len(used) else 0.0, 1e-12)
         self._layers = BLEND_LAYERS if (self.packed.materials[self.packed.faces[:, 3], MODE] == BLEND).any() else 0

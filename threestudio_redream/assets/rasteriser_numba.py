@@ -7,6 +7,7 @@ that release the GIL: no threading layer of numba is started, so forking stays s
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that anot
 
 def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
     """Scratch memory of this thread, kept between calls; holds whatever was there."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     flat = getattr(_buffers, name, None)
     if flat is None or flat.size < size or flat.size > 8 * size + 65536:
         flat = np.zeros(size, dtype)
@@ -90,7 +91,7 @@ class _View:
         """Cut what is in view into bands; returns their number."""
         supersample = self.settings.supersample
         self.box = covered_pixels(self.boxes, supersample)
-        x, y, columns, rows = self.box
+        _, y, columns, rows = self.box
         if columns == 0:
             return 0
         self.band_rows = min(max(1, _BAND_SAMPLES // (columns * supersample**2)), rows)
@@ -123,8 +124,7 @@ class _View:
                 behind = nearest.copy()
                 if raster(*scene, *limits, True, limit, behind, seen[used]) == 0:
                     break
-                # The next layer starts behind this one; there is none behind nothing.
-                limit = np.where(seen[used] >= 0, behind, -np.inf).astype(np.float32)
+                limit = behind  # the next layer lies behind this one; where there was none, behind nothing
                 used += 1
             resolve(
                 p, faces, materials, levels, texels, has_colors, self.view, self.setups, seen[:used],

@@ -9,13 +9,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from threestudio_redream.assets.raster_resolve import MINOR_SHARE
 from threestudio_redream.assets.raster_pack import (
-    BLEND, CUTOFF, FACTOR, FIRST_LEVEL, LEVEL_COUNT, MODE, OPAQUE, REPEAT, SINGLE_SIDED, Packed,
+    BLEND,
+    CUTOFF,
+    FACTOR,
+    FIRST_LEVEL,
+    LEVEL_COUNT,
+    MODE,
+    OPAQUE,
+    REPEAT,
+    SINGLE_SIDED,
+    Packed,
 )  # fmt: skip
+from threestudio_redream.assets.raster_resolve import MINOR_SHARE
 from threestudio_redream.assets.raster_settings import Settings, sample_order
-from threestudio_redream.assets.shading import decode_srgb, encode_srgb, light_factor
 from threestudio_redream.assets.raster_texture_numpy import bilinear, into_unit, sample_texture
+from threestudio_redream.assets.shading import decode_srgb, encode_srgb, light_factor
 
 __all__ = ["render_views"]
 
@@ -105,7 +114,12 @@ def _draw(
 
 
 def _layers(
-    packed: Packed, homogeneous: Floats, setups: Floats, drawable: NDArray[np.bool_], size: tuple[int, int], settings: Settings
+    packed: Packed,
+    homogeneous: Floats,
+    setups: Floats,
+    drawable: NDArray[np.bool_],
+    size: tuple[int, int],
+    settings: Settings,
 ) -> NDArray[np.int32]:
     """``[H, W, 1 + layers]`` faces per sample: blended ones from near to far, then the solid one; -1 for none."""
     blended = packed.materials[packed.faces[:, 3], MODE] == BLEND
@@ -115,10 +129,12 @@ def _layers(
     limit = np.full(size, np.inf, np.float32)
     for _ in range(settings.layers):
         behind, seen = nearest.copy(), np.full(size, -1, np.int32)
-        if not _draw(packed, homogeneous, setups, np.nonzero(drawable & blended)[0], size, settings, behind, seen, limit):
+        if not _draw(
+            packed, homogeneous, setups, np.nonzero(drawable & blended)[0], size, settings, behind, seen, limit
+        ):
             break
         layers.append(seen)
-        limit = np.where(seen >= 0, behind, -np.inf).astype(np.float32)
+        limit = behind
     return np.stack([*layers, solid], axis=-1)
 
 
@@ -149,7 +165,15 @@ def _weights(setups: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _shade(
-    packed: Packed, setups: Floats, view: Floats, shading: int, f: Ints, x: Floats, y: Floats, extent: Floats, minor: NDArray[np.bool_]
+    packed: Packed,
+    setups: Floats,
+    view: Floats,
+    shading: int,
+    f: Ints,
+    x: Floats,
+    y: Floats,
+    extent: Floats,
+    minor: NDArray[np.bool_],
 ) -> Floats:
     """Premultiplied RGBA ``[N, 4]`` of faces ``f`` at sample positions, each for a square of side ``extent``."""
     row = packed.materials[packed.faces[f, 3]]
@@ -179,7 +203,9 @@ def _shade(
     return colour
 
 
-def _resolve(packed: Packed, setups: Floats, view: Floats, settings: Settings, layers: NDArray[np.int32], images: tuple) -> None:
+def _resolve(
+    packed: Packed, setups: Floats, view: Floats, settings: Settings, layers: NDArray[np.int32], images: tuple
+) -> None:
     """Shade once per pixel and set of visible faces; see :func:`.raster_resolve.resolve`."""
     rgba, depth, normal = images
     side, count = settings.supersample, settings.supersample**2
@@ -228,7 +254,9 @@ def _resolve(packed: Packed, setups: Floats, view: Floats, settings: Settings, l
     rgba.reshape(-1, 4)[pixel] = pixels / count
 
 
-def render_views(packed: Packed, views: Floats, settings: Settings, rgba: NDArray, depth: NDArray, normal: NDArray) -> None:
+def render_views(
+    packed: Packed, views: Floats, settings: Settings, rgba: NDArray, depth: NDArray, normal: NDArray
+) -> None:
     """As :func:`.rasteriser_numba.render_views`."""
     size = (rgba.shape[1] * settings.supersample, rgba.shape[2] * settings.supersample)
     for v, view in enumerate(views):

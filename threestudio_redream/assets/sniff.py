@@ -27,7 +27,7 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"newmtl ", "a material library", "Name the OBJ file that uses it"),
 )
 _OBJ_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*(?:v|vn|vt|f|g|o|s|mtllib|usemtl)[ \t]")
-_OFF_HEADER = re.compile(rb"(?:ST)?C?N?OFF(?![\w])")
+_OFF_HEADER = re.compile(rb"(?:#[^\n]*\n|\s)*(?:ST)?C?N?OFF(?!\w)")
 _HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 
 
@@ -63,7 +63,7 @@ def sniff(data: bytes, suffix: str = "") -> Format:
         )
     if _is_binary_stl(data, suffix):
         return "stl"
-    if head.startswith(b"solid") and b"\0" not in head[:512]:
+    if head[:5].lower() == b"solid" and b"\0" not in head[:512]:
         return "stl-ascii"
     if _OFF_HEADER.match(head) or (suffix == ".off" and head[:1].isdigit()):
         return "off"

@@ -204,7 +204,7 @@ class AssetViewsDataModule(SteppedDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self._renderer is None:
-            from threestudio_redream.assets import AssetRenderer
+            from threestudio_redream.assets.rasteriser import AssetRenderer
 
             asset = open_asset(self.cfg.asset)
             log.info("Asset '%s': %d vertices, %d faces", asset.name, len(asset.vertices), len(asset.faces))

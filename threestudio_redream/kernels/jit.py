@@ -39,7 +39,16 @@ from typing import Any, TypeVar
 
 from threestudio_redream.errors import ConfigError, RedreamError
 
-__all__ = ["LazyKernel", "get_threads", "kernel_choice", "njit", "numba_available", "prange", "set_threads", "use_numba"]
+__all__ = [
+    "LazyKernel",
+    "get_threads",
+    "kernel_choice",
+    "njit",
+    "numba_available",
+    "prange",
+    "set_threads",
+    "use_numba",
+]
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -72,7 +81,7 @@ def numba_available() -> bool:
                 log.info("numba is not usable, the torch references are used: %s", _import_failure)
             else:
                 if "NUMBA_THREADING_LAYER" not in os.environ:
-                    numba.config.THREADING_LAYER = "workqueue"
+                    numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
                 _numba = numba
     return _numba is not None
 

@@ -21,12 +21,12 @@ def chunk_batch(function: Callable[..., Any], chunk_size: int, *args: Any, **kwa
             of the input. None in place of a tensor stays None.
         chunk_size: rows per call; 0 or less calls the function once.
         args, kwargs: tensors are sliced along their first axis, which must be as long in all of
-            them; other values go to every call as they are.
+            them; scalar tensors and other values go to every call as they are.
 
     Raises:
         ConfigError: if there is no tensor or their first axes differ.
     """
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    tensors = [value for value in (*args, *kwargs.values()) if _has_rows(value)]
     rows = {tensor.shape[0] for tensor in tensors}
     if len(rows) != 1:
         raise ConfigError(
@@ -43,11 +43,15 @@ def chunk_batch(function: Callable[..., Any], chunk_size: int, *args: Any, **kwa
         rows_now = slice(start, start + chunk_size)
         parts.append(
             function(
-                *[value[rows_now] if isinstance(value, Tensor) else value for value in args],
-                **{key: value[rows_now] if isinstance(value, Tensor) else value for key, value in kwargs.items()},
+                *[value[rows_now] if _has_rows(value) else value for value in args],
+                **{key: value[rows_now] if _has_rows(value) else value for key, value in kwargs.items()},
             )
         )
     return _joined(parts)
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -197,25 +197,30 @@ def _check_types() -> None:
         raise MissingExtraError("typeguard", "dev", "The --typecheck flag", cause) from cause
 
 
+class _Noise(logging.Filter):
+    """Drops advertisements and device lists; the launcher says itself what it runs on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(("GPU available", "TPU available", "HPU available", "💡"))
+
+
 def _set_up_logging(verbose: bool) -> None:
     import warnings
 
+    import pytorch_lightning  # noqa: F401  (its import adds a handler, which is replaced here)
     from rich.console import Console
     from rich.logging import RichHandler
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    logger = logging.getLogger("pytorch_lightning")
-    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=False, show_time=False, markup=False)]
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False, markup=False)
+    handler.addFilter(_Noise())
+    for name in ("pytorch_lightning", "threestudio_redream"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:  # advice of Lightning that does not apply here
-        for text in (
-            ".*does not have many workers.*",
-            ".*No positive.*",
-            ".*IterableDataset.*",
-            ".*litlogger.*",
-            ".*`isinstance\\(treespec.*",
-        ):
+        for text in (".*does not have many workers.*", ".*IterableDataset.*", ".*Checkpoint directory.*is not empty.*"):
             warnings.filterwarnings("ignore", text)
 
 

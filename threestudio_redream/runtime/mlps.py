@@ -11,7 +11,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.activations import get_activation
-from threestudio_redream.runtime.blocked_mlp import BLOCK, blocked_mlp
 
 __all__ = ["SphereInitVanillaMLP", "VanillaMLP"]
 
@@ -49,11 +48,8 @@ class _MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self.output_activation(self._apply_layers(x.float()))
-        return self.output_activation(self._apply_layers(x))
-
-    def _apply_layers(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+                return self.output_activation(self.layers(x.float()))
+        return self.output_activation(self.layers(x))
 
     def _linear(
         self, dim_in: int, dim_out: int, config: dict[str, Any], *, is_first: bool = False, is_last: bool = False
@@ -65,19 +61,7 @@ class _MLP(nn.Module):
 
 
 class VanillaMLP(_MLP):
-    """Linear layers without bias; ``activation`` (default ReLU) between them.
-
-    Large inputs on a CPU go through :mod:`.blocked_mlp`, which gives the same up to rounding.
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, config: dict[str, Any]) -> None:
-        super().__init__(dim_in, dim_out, config)
-        self._only_relu = str(config.get("activation", "ReLU")).lower() == "relu"
-
-    def _apply_layers(self, x: Tensor) -> Tensor:
-        if self._only_relu and x.device.type == "cpu" and x.ndim == 2 and x.shape[0] > BLOCK:
-            return blocked_mlp(x, [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)])
-        return self.layers(x)
+    """Linear layers without bias; ``activation`` (default ReLU) between them."""
 
     def _linear(
         self, dim_in: int, dim_out: int, config: dict[str, Any], *, is_first: bool = False, is_last: bool = False

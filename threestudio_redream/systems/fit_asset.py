@@ -157,8 +157,9 @@ class FitAssetSystem(BaseLift3DSystem):
 
     def _score_mesh(self, path: Path) -> dict[str, float]:
         """Render an exported file from the held-out cameras and compare with the asset's renders."""
-        from threestudio_redream.assets import AssetRenderer, load_asset
+        from threestudio_redream.assets import load_asset
         from threestudio_redream.assets.normalise import axis_rotation
+        from threestudio_redream.assets.rasteriser import AssetRenderer
 
         asset = load_asset(path)
         turn = axis_rotation("+y", "+z").T.astype(np.float32)  # the axes of glTF; scale and place are right already

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.assets.files import SideFiles
-from threestudio_redream.assets.formats.gltf_json import Document, as_int, as_object, as_text, extension
+from threestudio_redream.assets.formats.gltf_json import Document, as_index, as_int, as_object, as_text, extension
 from threestudio_redream.assets.limits import Limits
-from threestudio_redream.errors import AssetError, AssetLimitError
+from threestudio_redream.errors import AssetError
 
 __all__ = ["Buffers", "scaled"]
 
@@ -30,29 +30,23 @@ def scaled(values: NDArray, normalized: bool) -> NDArray[np.float64]:
 
 
 class Buffers:
-    """Lazy access to the binary data of a document; all of it together stays within ``max_bytes``."""
+    """Lazy access to the binary data of a document."""
 
     def __init__(self, document: Document, binary: memoryview | None, files: SideFiles, limits: Limits) -> None:
         self._document, self._binary, self._files = document, binary, files
-        self._left = limits.max_bytes
         self._max_count = max(limits.max_vertices, 3 * limits.max_faces)
         self._loaded: dict[int, memoryview] = {}
+        self._arrays: dict[tuple[int, int], NDArray] = {}
 
     def uri_bytes(self, uri: str, what: str) -> bytes:
         """Bytes of a data URI, or of a file beside the asset.
 
         Raises:
-            AssetError: remote, outside the folder, or broken base64. AssetLimitError: too large.
+            AssetError: remote, outside the folder, or broken base64. AssetLimitError: a file too large.
         """
         if not uri.startswith("data:"):
             return self._files.read(unquote(uri), what)
         head, _, payload = uri.partition(",")
-        size = len(payload) * 3 // 4
-        if size > self._left:
-            raise AssetLimitError(
-                f"{what} in a data URI is too large", received=size, fix="Store it as a file beside the asset"
-            )
-        self._left -= size
         if not head.endswith(";base64"):
             raise AssetError(f"{what} in a data URI is not base64", received=head[:80], fix=_RE_EXPORT)
         try:
@@ -80,7 +74,7 @@ class Buffers:
     def view(self, index: Any) -> tuple[memoryview, int]:
         """Bytes of a buffer view and its byte stride (0 if packed)."""
         entry = self._document.get("bufferViews", index, "bufferView")
-        if extension(entry, "EXT_meshopt_compression") or extension(entry, "KHR_meshopt_compression"):
+        if any(extension(entry, f"{owner}_meshopt_compression") is not None for owner in ("EXT", "KHR")):
             raise AssetError(
                 "the geometry is compressed with meshopt, which cannot be decoded here",
                 received="EXT_meshopt_compression",
@@ -109,13 +103,19 @@ class Buffers:
         return self._document.get("accessors", index, what).get("normalized") is True
 
     def accessor(self, index: Any, width: int, what: str) -> NDArray:
-        """``[count, width]`` in the stored dtype, sparse values filled in.
+        """``[count, width]`` in the stored dtype, sparse values filled in; not to be written to.
 
         Raises:
             AssetError: another element type, or data outside its buffer view.
         """
-        entry = self._document.get("accessors", index, what)
-        count = self.count(index, what)
+        key = (as_index(index, self._document.items("accessors"), what), width)
+        if key not in self._arrays:  # primitives often share accessors
+            self._arrays[key] = self._read(
+                self._document.items("accessors")[key[0]], self.count(index, what), width, what
+            )
+        return self._arrays[key]
+
+    def _read(self, entry: dict[str, Any], count: int, width: int, what: str) -> NDArray:
         stored = as_text(entry.get("type"), "accessor.type")
         if _WIDTHS.get(stored) != width:
             raise AssetError(f"glTF {what} has the wrong element type", received=stored, fix=_RE_EXPORT)

@@ -21,10 +21,12 @@ def posed(part: Part, matrix: NDArray[np.float64]) -> Part:
     The cofactor matrix replaces the inverse transpose, so a scale of zero along one axis works too.
     """
     linear = matrix[:3, :3]
+    after, last = [1, 2, 0], [2, 0, 1]
     with np.errstate(all="ignore"):
         vertices = part.vertices @ linear.T + matrix[:3, 3]
-        mirrored = float(np.linalg.det(linear)) < 0.0
-        cofactor = np.stack([np.cross(linear[(i + 1) % 3], linear[(i + 2) % 3]) for i in range(3)])
+        one, two = linear[after], linear[last]
+        cofactor = one[:, after] * two[:, last] - one[:, last] * two[:, after]
+        mirrored = float(linear[0] @ cofactor[0]) < 0.0
         normals = None if part.normals is None else part.normals @ cofactor.T * (-1.0 if mirrored else 1.0)
     faces = part.faces[:, ::-1] if mirrored else part.faces
     return replace(part, vertices=vertices, normals=normals, faces=faces)

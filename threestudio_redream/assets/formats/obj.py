@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from threestudio_redream.assets.assemble import Parsed, Part
 from threestudio_redream.assets.files import MissingSideFileError, SideFiles
 from threestudio_redream.assets.formats.mtl import GREY, MtlMaterial, parse_mtl
+from threestudio_redream.assets.formats.numbers import parse_integers, token_starts
 from threestudio_redream.assets.formats.polygons import fan_corners
-from threestudio_redream.assets.formats.textlines import TextLines, parse_numbers, tokens_per_row
+from threestudio_redream.assets.formats.textlines import TextLines, tokens_per_row
 from threestudio_redream.assets.images import TexturePool
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.assets.types import AlphaMode, Material
@@ -26,6 +27,7 @@ __all__ = ["parse"]
 _MAX_SWITCHES = 100_000  # usemtl lines: the one thing that is read line by line
 _MAX_LIBRARIES = 16
 _MAX_LIBRARY_BYTES = 1024**2  # read line by line as well
+_MAX_KEY = 2**62
 _SLASH = 47
 Int = NDArray[np.int64]
 
@@ -80,38 +82,19 @@ def _gather(values: NDArray[np.float64], index: Int) -> NDArray[np.float64] | No
 
 def _triangles(lines: TextLines, rows: dict[bytes, Int], limits: Limits, warnings: list[str]) -> tuple[Int, Int]:
     """``[F, 3 corners, 3]`` zero-based (v, vt, vn), -1 where absent, and the line number of each triangle."""
-    corners, counts = _corners(lines, rows)
+    corners, counts = _corners(lines, rows, limits)
     if (counts < 3).any():
         warnings.append(f"{int((counts < 3).sum())} faces with fewer than three corners were skipped")
     index, polygon = fan_corners(counts, limits)
     return corners[index], rows[b"f"][polygon]
 
 
-def _corners(lines: TextLines, rows: dict[bytes, Int]) -> tuple[Int, Int]:
+def _corners(lines: TextLines, rows: dict[bytes, Int], limits: Limits) -> tuple[Int, Int]:
     """All face corners ``[C, 3]`` as zero-based (v, vt, vn) with -1 for absent, and how many each line has."""
-    what = "OBJ faces"
     block, first = lines.block(rows[b"f"], 1)
     counts = tokens_per_row(block, first)
-    text = block.tobytes()
-    slash = block == _SLASH
-    if slash.any():
-        # "1//3" and "1/" leave a slot empty: index 0 does not exist in OBJ, so it can stand for "absent"
-        text = text.replace(b"//", b"/0/").replace(b"/ ", b"/0 ").replace(b"/\n", b"/0\n").replace(b"/", b" ")
-    solid = block > 32
-    solid[1:] &= block[:-1] <= 32
-    token_starts = np.flatnonzero(solid)
-    slots = 1 + (np.add.reduceat(slash, token_starts, dtype=np.int64) if len(token_starts) else np.zeros(0, np.int64))
-    values = parse_numbers(text, what, np.int64)
-    if len(values) != int(slots.sum()) or (len(slots) and int(slots.max()) > 3):
-        raise AssetError(
-            "a face corner is not of the form v, v/vt, v//vn or v/vt/vn", received=len(values), fix="Export it again"
-        )
-
-    offset = np.cumsum(slots) - slots
-    padded = np.concatenate([values, np.zeros(2, np.int64)])
-    raw = np.stack(
-        [padded[offset], np.where(slots > 1, padded[offset + 1], 0), np.where(slots > 2, padded[offset + 2], 0)], 1
-    )
+    check_limit(limits, "max_faces", int(np.maximum(counts - 2, 0).sum()), "faces")
+    raw = _slots(block)
     for column, prefix in enumerate((b"v", b"vt", b"vn")):
         index = raw[:, column]  # a view
         if (negative := index < 0).any():  # counted back from the line on which it stands
@@ -127,6 +110,28 @@ def _corners(lines: TextLines, rows: dict[bytes, Int]) -> tuple[Int, Int]:
     return raw - 1, counts
 
 
+def _slots(block: NDArray[np.uint8]) -> Int:
+    """``[C, 3]`` indices (v, vt, vn) as written, 0 where there is none; OBJ counts from 1."""
+    what = "OBJ faces"
+    text, slash = block.tobytes(), block == _SLASH
+    if not slash.any():
+        values = parse_integers(text, what)
+        return np.stack([values, np.zeros_like(values), np.zeros_like(values)], axis=1)
+    slots = 1 + np.add.reduceat(slash, np.flatnonzero(token_starts(block)), dtype=np.int64)
+    if int(slots.max()) <= 3:
+        # "1//3" and "1/" leave a slot empty: write the 0 there
+        text = text.replace(b"//", b"/0/").replace(b"/ ", b"/0 ").replace(b"/\n", b"/0\n").replace(b"/", b" ")
+        values = parse_integers(text, what)
+    else:
+        values = np.zeros(0, np.int64)
+    if len(values) != int(slots.sum()):
+        raise AssetError("a face corner is not v, v/vt, v//vn or v/vt/vn", received=len(values), fix="Export it again")
+    offset = np.cumsum(slots) - slots
+    padded = np.concatenate([values, np.zeros(2, np.int64)])
+    second, third = np.where(slots > 1, padded[offset + 1], 0), np.where(slots > 2, padded[offset + 2], 0)
+    return np.stack([padded[offset], second, third], axis=1)
+
+
 def _unique_corners(triangles: Int) -> tuple[Int, Int]:
     """Distinct corners ``[V, 3]`` and faces ``[F, 3]`` that index them."""
     flat = triangles.reshape(-1, 3)
@@ -134,12 +139,12 @@ def _unique_corners(triangles: Int) -> tuple[Int, Int]:
     for column in (1, 2):
         if len(flat) and (flat[:, column] != flat[0, column]).any():
             values = int(flat[:, column].max()) + 2
-            if size * values >= 2**62:  # make the key dense again, so that the product stays in 64 bits
+            if size * values >= _MAX_KEY:  # make the key dense again, so that the product stays in 64 bits
                 dense, key = np.unique(key, return_inverse=True)
                 size = len(dense)
             key, size = key * values + flat[:, column] + 1, size * values
-    _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
-    return flat[index], inverse.reshape(-1, 3)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    return flat[first], group.reshape(-1, 3)
 
 
 def _material_switches(lines: TextLines, line_of_triangle: Int) -> tuple[list[str], Int]:

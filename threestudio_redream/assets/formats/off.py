@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from threestudio_redream.assets.assemble import Parsed, Part
 from threestudio_redream.assets.files import SideFiles
 from threestudio_redream.assets.formats.mtl import GREY
+from threestudio_redream.assets.formats.numbers import parse_integers
 from threestudio_redream.assets.formats.polygons import fan_corners
-from threestudio_redream.assets.formats.textlines import NumberRows, TextLines, parse_numbers
+from threestudio_redream.assets.formats.textlines import NumberRows, TextLines
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.assets.types import Material
 from threestudio_redream.errors import AssetError
@@ -37,7 +38,7 @@ def parse(data: bytes, files: SideFiles, limits: Limits) -> Parsed:
     rows = rows[1:]
     if not rest.strip() and len(rows):  # the counts have a line of their own
         rest, rows = lines.text(int(rows[0])).split(b"#")[0], rows[1:]
-    counts = parse_numbers(rest[:200], "OFF counts", np.int64)
+    counts = parse_integers(rest[:200], "OFF counts")
     if len(counts) < 2 or int(counts[:2].min()) < 0:
         raise AssetError(
             "the OFF header does not say how many vertices and faces follow", received=rest[:40], fix="Export it again"

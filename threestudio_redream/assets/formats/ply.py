@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from threestudio_redream.assets.assemble import Parsed, Part
 from threestudio_redream.assets.files import SideFiles
 from threestudio_redream.assets.formats.mtl import GREY
+from threestudio_redream.assets.formats.numbers import parse_floats
 from threestudio_redream.assets.formats.ply_body import AsciiBody, BinaryBody, Columns, Element, Property, Ragged
 from threestudio_redream.assets.formats.polygons import fan_corners
-from threestudio_redream.assets.formats.textlines import parse_numbers
 from threestudio_redream.assets.images import TexturePool
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.assets.surface import position_ids
@@ -69,7 +69,7 @@ def _body(data: memoryview, order: str, limits: Limits) -> AsciiBody | BinaryBod
     if order != "ascii":
         return BinaryBody(data, order)
     check_limit(limits, "max_text_bytes", len(data), "bytes of text")
-    return AsciiBody(parse_numbers(bytes(data), "PLY rows"))
+    return AsciiBody(parse_floats(bytes(data), "PLY rows"))
 
 
 def _header(data: bytes, limits: Limits) -> tuple[str, Sequence[Element], Sequence[str], int]:

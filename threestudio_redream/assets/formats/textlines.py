@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
+from threestudio_redream.assets.formats.numbers import parse_floats, token_starts
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.errors import AssetError, AssetLimitError
 
-__all__ = ["NumberRows", "TextLines", "parse_numbers", "tokens_per_row"]
+__all__ = ["NumberRows", "TextLines", "tokens_per_row"]
 
 _SPACE, _NEWLINE, _HASH = 32, 10, 35
 _BLANKS = bytes(0x20 if c in (0x09, 0x0B, 0x0C) else c for c in range(256))
 _MAX_INDENT = 64
 
 
-def parse_numbers(text: bytes, what: str, dtype: type[np.generic] = np.float64) -> NDArray:
-    """All whitespace-separated numbers of ``text``.
-
-    Raises:
-        AssetError: something else than numbers of this kind is among them.
-    """
-    if not text.strip():
-        return np.zeros(0, dtype)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how older numpy reports what newer numpy raises
-            return np.fromstring(text, dtype=dtype, sep=" ")
-    except (ValueError, DeprecationWarning) as error:
-        raise AssetError(
-            f"{what} hold something that is not a number", received=str(error), fix="Export it again"
-        ) from error
-
-
 def tokens_per_row(block: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many blank-separated tokens lie between consecutive ``starts`` in ``block``."""
     if not len(starts):
         return np.zeros(0, np.int64)
-    solid = block > _SPACE
-    solid[1:] &= block[:-1] <= _SPACE
-    return np.add.reduceat(solid, starts, dtype=np.int64)
+    return np.add.reduceat(token_starts(block), starts, dtype=np.int64)
 
 
 class NumberRows:
@@ -128,7 +107,7 @@ class TextLines:
             AssetError: a line holds something else.
         """
         block, first = self.block(rows, skip)
-        values, counts = parse_numbers(block.tobytes(), what), tokens_per_row(block, first)
+        values, counts = parse_floats(block.tobytes(), what), tokens_per_row(block, first)
         if len(values) != int(counts.sum()):
             raise AssetError(f"{what} hold something that is not a number", received=len(values), fix="Export it again")
         return NumberRows(values, counts)

@@ -18,7 +18,7 @@ from threestudio_redream.kernels.tasks import run_tasks
 __all__ = ["CpuGrid", "zeros_in_large_pages"]
 
 _RUN = 4096  # points per task where each level fits a core's own cache
-_OWN_CACHE = 1 << 20
+_KEPT = 1 << 18  # floats of scratch that a thread keeps
 _scratch = threading.local()
 
 
@@ -59,13 +59,13 @@ class CpuGrid:
     def gather(self, x: Tensor, table: Tensor, tangent: Tensor | None = None) -> Tensor:
         """The encoding ``[N, L * F]``, or its derivative along ``tangent``."""
         features = zeros_in_large_pages(x.shape[0] * self.n_output_dims)
-        self._over_points(0, x, table, tangent, features, self._no_points)
+        self._over_points(False, x, table, tangent, features, self._no_points)
         return torch.from_numpy(features).view(-1, self.n_output_dims)
 
     def slope(self, x: Tensor, table: Tensor, features: Tensor, tangent: Tensor | None = None) -> Tensor:
         """Gradient ``[N, D]`` by ``x`` of ``<features, gather(x, table, tangent)>``."""
         x_grad = np.zeros((x.shape[0], self.dims), np.float32)
-        self._over_points(2, x, table, tangent, _flat(features), x_grad)
+        self._over_points(True, x, table, tangent, _flat(features), x_grad)
         return torch.from_numpy(x_grad)
 
     def scatter(self, x: Tensor, features: Tensor, tangent: Tensor | None = None) -> Tensor:
@@ -75,8 +75,8 @@ class CpuGrid:
         count = x.shape[0]
         positions, along, values = _rows(x), self._tangent(tangent), _flat(features)
         padded = -(-count // BLOCK) * BLOCK
-        points = np.zeros((self.dims, padded), np.float32)
-        directions = np.zeros((self.dims, padded if tangent is not None else 0), np.float32)
+        points = np.zeros((3, padded), np.float32)
+        directions = np.zeros((3, padded if tangent is not None else 0), np.float32)
         stage = zeros_in_large_pages(values.size)
         result = zeros_in_large_pages(self.n_params)
 
@@ -105,15 +105,16 @@ class CpuGrid:
         return self._no_points if tangent is None else _rows(tangent)
 
     def _over_points(
-        self, mode: int, x: Tensor, table: Tensor, tangent: Tensor | None, features: NDArray[np.float32],
+        self, slope: bool, x: Tensor, table: Tensor, tangent: Tensor | None, features: NDArray[np.float32],
         x_grad: NDArray[np.float32],
     ) -> None:  # fmt: skip
-        from threestudio_redream.kernels.hashgrid.numba_kernels import points_kernel
+        from threestudio_redream.kernels.hashgrid.numba_kernels import GATHER, OWN_CACHE, SLOPE, points_kernel
 
+        mode = SLOPE if slope else GATHER
         count, values = x.shape[0], _flat(table)
         positions, along = _rows(x), self._tangent(tangent)
         run = -(-count // get_threads())
-        if max(level.rows for level in self.levels) * self.width * 4 <= _OWN_CACHE:
+        if max(level.rows for level in self.levels) * self.width * 4 <= OWN_CACHE:
             run = min(run, _RUN)  # otherwise long runs, since each reads every level into the cache anew
         run = max(run, 256)
 
@@ -130,7 +131,7 @@ class CpuGrid:
 
 def _stage(size: int) -> NDArray[np.float32]:
     """Scratch for one task; small ones are kept per thread."""
-    if size > _OWN_CACHE:
+    if size > _KEPT:
         return zeros_in_large_pages(size)
     kept: NDArray[np.float32] | None = getattr(_scratch, "stage", None)
     if kept is None or kept.size < size:

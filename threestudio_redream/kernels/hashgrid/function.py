@@ -22,7 +22,7 @@ def encode_cpu(x: Tensor, params: Tensor, grid: CpuGrid) -> Tensor:
 
     Gradients reach ``x`` and ``params``, and can be differentiated once more.
     """
-    return _Encode.apply(x, params, _TableEdge.apply(params, x, grid), grid)
+    return _Encode.apply(x, params, _TableEdge.apply(params, (x,), grid), grid)
 
 
 class _TableEdge(torch.autograd.Function):
@@ -33,15 +33,13 @@ class _TableEdge(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, params: Tensor, x: Tensor, grid: CpuGrid) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.grid = grid
-        return params.new_zeros(1).expand(x.shape[0], grid.n_output_dims)
+    def forward(ctx: Any, params: Tensor, x: tuple[Tensor], grid: CpuGrid) -> Tensor:
+        ctx.x, ctx.grid = x, grid
+        return params.new_zeros(1).expand(x[0].shape[0], grid.n_output_dims)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        return _TableGrad.apply(x, grad, ctx.grid), None, None
+        return _TableGrad.apply(*ctx.x, grad, ctx.grid), None, None
 
 
 class _Encode(torch.autograd.Function):

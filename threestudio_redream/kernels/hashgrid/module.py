@@ -102,7 +102,9 @@ class HashGrid(nn.Module):
         if self.backend == "auto":
             if single and use_numba(device):
                 return "numba"
-            return "tcnn" if single and device == "cuda" and kernel_choice() != "torch" and tcnn_available() else "torch"
+            return (
+                "tcnn" if single and device == "cuda" and kernel_choice() != "torch" and tcnn_available() else "torch"
+            )
         if self.backend == "numba" and not (single and device == "cpu"):
             raise ConfigError(
                 "The numba hash grid runs in float32 on the CPU",

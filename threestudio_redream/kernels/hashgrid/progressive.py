@@ -65,11 +65,16 @@ class ProgressiveBandHashGrid(nn.Module):
         """``[N, D]`` in [0, 1] to ``[N, n_output_dims]``, zero in the levels not yet on."""
         return self.encoding(x) * self.mask
 
+    def level_at(self, global_step: int) -> int:
+        """How many levels are on at a step."""
+        opened = max(global_step - self.start_step, 0) // self.update_steps
+        return min(self.start_level + opened, self.n_level)
+
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Set the levels that are on at ``global_step``; called by the system before every step."""
-        level = min(self.start_level + max(global_step - self.start_step, 0) // self.update_steps, self.n_level)
+        level = self.level_at(global_step)
         if level != self.current_level:
             log.debug("hash grid: %d of %d levels at step %d", level, self.n_level, global_step)
             self.current_level = level
-            self.mask.zero_()
-            self.mask[: level * self.n_features_per_level] = 1.0
+            on = torch.arange(self.n_output_dims) < level * self.n_features_per_level
+            self.mask = on.to(self.mask)  # a new tensor: a graph may hold the old one

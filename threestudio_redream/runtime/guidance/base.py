@@ -14,6 +14,7 @@ from torch import Tensor
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.base import BaseObject
+from threestudio_redream.runtime.ops import perpendicular_component
 from threestudio_redream.runtime.prompt_processors.output import PromptProcessorOutput
 from threestudio_redream.runtime.schedule import C, largest_value
 
@@ -50,16 +51,6 @@ def clip_gradient(grad: Tensor, limit: float | None) -> Tensor:
     """NaN to 0, then every element to ``[-limit, limit]``; None does not limit."""
     grad = torch.nan_to_num(grad)
     return grad if limit is None else grad.clamp(-limit, limit)
-
-
-def perpendicular_component(x: Tensor, y: Tensor) -> Tensor:
-    """The part of ``x`` perpendicular to ``y``, per batch item; both ``[B, ...]``.
-
-    ``x = (1, 1)``, ``y = (2, 0)`` give ``(0, 1)``. Where ``y`` vanishes the result is ``x``.
-    """
-    flat_x, flat_y = x.flatten(1), y.flatten(1)
-    share = (flat_x * flat_y).sum(dim=1) / (flat_y * flat_y).sum(dim=1).clamp(min=1e-6)
-    return x - share.view(-1, *[1] * (x.ndim - 1)) * y
 
 
 class GuidanceClock:

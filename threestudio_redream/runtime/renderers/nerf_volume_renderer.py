@@ -44,6 +44,9 @@ class NeRFVolumeRenderer(VolumeRenderer):
         return_normal_perturb: in training, normals at points moved by noise (``normal_perturb``).
         estimator: ``occgrid``, or ``importance`` (even samples, then more where the density is).
         grid_prune: use the grid. Until its first update it lets everything through.
+        grid_update_interval, grid_decay: the grid is refreshed every so many steps; a cell that is not
+            seen dense again loses the part ``1 - grid_decay`` of its value. The defaults are upstream's
+            fixed values; a lower decay prunes sooner, fit for targets that do not change.
         prune_alpha_threshold: evaluate the density once without gradients to drop samples that
             cannot be seen; saves time and memory where the field is mostly opaque surfaces.
     """
@@ -59,6 +62,8 @@ class NeRFVolumeRenderer(VolumeRenderer):
         return_normal_perturb: bool = False
         estimator: str = "occgrid"
         grid_prune: bool = True
+        grid_update_interval: int = 16
+        grid_decay: float = 0.95
         prune_alpha_threshold: bool = True
         proposal_network_config: dict | None = None
         prop_optimizer_config: dict | None = None
@@ -148,7 +153,10 @@ class NeRFVolumeRenderer(VolumeRenderer):
         self._grid_step = global_step
         # 1 - exp(-density * step) is about density * step where it matters, near the threshold
         self.estimator.update_every_n_steps(
-            step=global_step, occ_eval_fn=lambda points: self.geometry.forward_density(points) * self.render_step_size
+            step=global_step,
+            occ_eval_fn=lambda points: self.geometry.forward_density(points) * self.render_step_size,
+            ema_decay=self.cfg.grid_decay,
+            n=self.cfg.grid_update_interval,
         )
 
     def _render_rays(

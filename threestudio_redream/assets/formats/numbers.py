@@ -1,0 +1,121 @@
+"""Parse whitespace-separated decimal numbers at about 20 million a second.
+
+numpy reads integers from text five times faster than floats. So the decimal points are taken out, integers
+are read, and each is divided by the power of ten that its point stood for; the few tokens that do not fit
+this scheme (exponents, nan, more than 18 digits) go through numpy's float parser. The result differs
+from correctly rounded parsing by at most one unit in the last place of a float64.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threestudio_redream.errors import AssetError
+
+__all__ = ["parse_floats", "parse_integers", "token_starts"]
+
+_CHUNK = 2 * 1024**2  # stays in the cache, and bounds the memory for intermediate arrays
+_BLANK = re.compile(rb"\s")
+_MAX_DIGITS = 18
+_POWERS = 10.0 ** np.arange(_MAX_DIGITS + 1)
+_PLAIN = np.zeros(256, bool)
+_PLAIN[list(b"0123456789.+- \t\n\r\v\f")] = True
+_PLUS, _MINUS, _DOT, _ZERO = b"+-.0"
+
+
+def token_starts(characters: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where a run of characters other than blanks and control characters begins."""
+    starts = characters > 32
+    starts[1:] &= characters[:-1] <= 32
+    return starts
+
+
+def _read(text: bytes, what: str, dtype: type[np.generic]) -> NDArray:
+    if not text.strip():
+        return np.zeros(0, dtype)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # how older numpy reports what newer numpy raises
+            return np.fromstring(text, dtype=dtype, sep=" ")
+    except (ValueError, DeprecationWarning) as error:
+        problem = f"{what} hold something that is not a number"
+        raise AssetError(problem, received=str(error), fix="Export the file again") from error
+
+
+def parse_integers(text: bytes, what: str) -> NDArray[np.int64]:
+    """All integers of ``text``; beyond 64 bits they saturate.
+
+    Raises:
+        AssetError: something else is among them. ``what`` names the numbers, e.g. "OBJ faces".
+    """
+    return _read(text, what, np.int64)
+
+
+def parse_floats(text: bytes, what: str) -> NDArray[np.float64]:
+    """All numbers of ``text``, which may be ``nan`` or ``inf``.
+
+    Raises:
+        AssetError: something that is not a number is among them.
+    """
+    pieces, at = [], 0
+    while at < len(text):
+        blank = _BLANK.search(text, at + _CHUNK)
+        end = blank.start() if blank else len(text)
+        pieces.append(_parse_chunk(text[at:end], what))
+        at = end
+    return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+def _parse_chunk(text: bytes, what: str) -> NDArray[np.float64]:
+    characters = np.frombuffer(text, np.uint8)
+    starts = np.flatnonzero(token_starts(characters))
+    solid = characters > 32
+    ends = np.flatnonzero(solid & ~np.append(solid[1:], False)) + 1
+    dots = np.flatnonzero(characters == _DOT)
+    if len(dots) == len(starts) and ((starts <= dots) & (dots < ends)).all():
+        token = np.arange(len(starts))  # one point in each number, the usual case
+    else:
+        token = np.searchsorted(starts, dots, "right") - 1
+    first = characters[starts]
+    digits = ends - starts - ((first == _MINUS) | (first == _PLUS))
+    digits[token] -= 1
+    odd = (digits < 1) | (digits > _MAX_DIGITS)
+    odd[token[1:][token[1:] == token[:-1]]] = True  # two points
+    if not (plain := _PLAIN[characters]).all():
+        odd[np.searchsorted(starts, np.flatnonzero(~plain & solid), "right") - 1] = True
+
+    places = np.zeros(len(starts), np.int64)
+    places[token] = ends[token] - dots - 1
+    if odd.any():
+        values, places[odd] = _odd_values(text, starts[odd], ends[odd], what), 0
+        blanked = characters.copy()
+        blanked[_inside(starts[odd], ends[odd], len(characters))] = _ZERO
+        text = blanked.tobytes()
+    integers = _read(text.translate(None, b"."), what, np.int64)
+    if len(integers) != len(starts):
+        raise AssetError(f"{what} hold something that is not a number", received=len(integers), fix="Export it again")
+    result = integers / _POWERS[places]
+    if odd.any():
+        result[odd] = values
+    return result
+
+
+def _inside(starts: NDArray[np.int64], ends: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Characters of the given tokens."""
+    borders = np.stack([starts, ends], axis=1).ravel()
+    lengths = np.diff(borders, prepend=0, append=size)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+
+
+def _odd_values(text: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], what: str) -> NDArray[np.float64]:
+    """The given tokens through numpy's own float parser."""
+    characters = np.frombuffer(text, np.uint8)
+    separated = np.minimum(ends + 1, len(characters))  # each token with the blank behind it
+    values = _read(characters[_inside(starts, separated, len(characters))].tobytes(), what, np.float64)
+    if len(values) != len(starts):
+        raise AssetError(f"{what} hold something that is not a number", received=len(values), fix="Export it again")
+    return values
