@@ -10,7 +10,7 @@
 #   make setup EXTRAS=gpu-raster  extras beside the base: cuda, gpu-raster (several with commas)
 #   make lint                     ruff (rules and format) and mypy
 #   make format                   let ruff repair what it can
-#   make bench                    all benchmarks; raw results in benchmarks/results
+#   make bench                    the benchmarks, or one: BENCH=hashgrid; raw results in benchmarks/results
 #   make clean                    remove caches; `make clean-all` removes .venv too (outputs/ stays)
 
 PYTHON ?= python3
@@ -19,6 +19,7 @@ CONFIG ?= custom_configs/fit-asset.yaml
 TORCH  ?=
 EXTRAS ?=
 ARGS   ?=
+BENCH  ?= hashgrid fit_asset
 
 ifeq ($(OS),Windows_NT)
 PY := $(VENV)/Scripts/python.exe
@@ -60,7 +61,7 @@ format: setup
 	$(PY) -m ruff format .
 
 bench: setup
-	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) "$$script" $(ARGS); done
+	@set -e; for name in $(BENCH); do echo "== $$name"; $(PY) benchmarks/$$name.py $(ARGS); done
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov *.egg-info

@@ -99,6 +99,11 @@ def test_wrong_values_are_named(tmp_path: Path, path: str, value: Any, problem: 
     refused(tmp_path, "a.glb", edited(path, value), problem)
 
 
+def test_a_buffer_without_data(tmp_path: Path) -> None:
+    document = textured_gltf()
+    refused(tmp_path, "a.gltf", json.dumps(document.root).encode(), "no data", received=0)
+
+
 def test_dangling_vertex_indices(tmp_path: Path) -> None:
     document = Gltf()
     document.primitive(faces=[[0, 1, 4]])

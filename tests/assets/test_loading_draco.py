@@ -75,6 +75,11 @@ def test_damaged_streams_are_named(tmp_path: Path) -> None:
     refused(tmp_path, "a.glb", compressed(stream()[:-20]).glb(), "cannot be decoded")
     refused(tmp_path, "a.glb", compressed(stream(), POSITION=7).glb(), "no POSITION", received="POSITION")
     document = compressed(stream())
+    normals = document.accessor(TETRA[:3])  # stored outside the stream, and too short for it
+    document.root["accessors"][0]["count"] = 3
+    document.root["meshes"][0]["primitives"][0]["attributes"]["NORMAL"] = normals
+    refused(tmp_path, "a.glb", document.glb(), "differ in length", received=4)
+    document = compressed(stream())
     document.root["meshes"][0]["primitives"][0]["extensions"]["KHR_draco_mesh_compression"]["bufferView"] = 99
     refused(tmp_path, "a.glb", document.glb(), "bufferView", received=99)
 

@@ -238,6 +238,9 @@ def test_interleaved_quantised_and_sparse_accessors(tmp_path: Path) -> None:
     asset = load(tmp_path, "a.glb", document.glb())
     np.testing.assert_allclose(asset.vertices, TETRA * [[1], [1], [1], [0.5]], atol=1e-4)
 
+    document.root["accessors"][-1]["sparse"] = {**sparse, "count": 0}
+    np.testing.assert_allclose(load(tmp_path, "a.glb", document.glb()).vertices, TETRA, atol=1e-4)
+    document.root["accessors"][-1]["sparse"] = sparse
     sparse["count"], sparse["indices"]["componentType"] = 1, 5120
     refused(tmp_path, "a.glb", document.glb(), "sparse")
     document.root["accessors"][-1] |= {"sparse": {**sparse, "count": 5}}

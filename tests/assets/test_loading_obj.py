@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from asset_files import MTL, OBJ, TETRA, load, png, refused, save
 
-from threestudio_redream.assets import load_asset, sample_asset
+from threestudio_redream.assets import DEFAULT_LIMITS, load_asset, sample_asset
 from threestudio_redream.assets.formats.mtl import GREY
+from threestudio_redream.errors import AssetError, AssetLimitError
 
 QUAD = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 
@@ -83,6 +85,27 @@ def test_vertex_colors_in_both_scales(tmp_path: Path) -> None:
         np.testing.assert_allclose(asset.colors, np.eye(4)[:3] * one + [0, 0, 0, 1])
 
 
+def test_vertex_colors_outside_their_range_are_clipped(tmp_path: Path) -> None:
+    asset = load(tmp_path, "a.obj", b"v 0 0 0 -1 0 0\nv 1 0 0 nan 1 0\nv 0 1 0 0 0 1\nf 1 2 3\n")
+    assert asset.colors is not None
+    np.testing.assert_array_equal(asset.colors, [[0, 0, 0, 1], [1, 1, 0, 1], [0, 0, 1, 1]])
+    assert "colours" in asset.info["warnings"][0]
+
+
+def test_what_is_read_line_by_line_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threestudio_redream.assets.formats import obj
+
+    monkeypatch.setattr(obj, "_MAX_LIBRARY_BYTES", len(MTL))
+    _scene(tmp_path)
+    assert len(load(tmp_path, "a.obj", OBJ).materials) == 2
+    error = refused(tmp_path, "a.obj", b"mtllib scene.mtl\n" + OBJ, "libraries are too large", received=len(MTL))
+    assert isinstance(error, AssetLimitError)
+    monkeypatch.setattr(obj, "_MAX_SWITCHES", 1)
+    refused(tmp_path, "a.obj", OBJ, "switches materials too often", received=2)
+    limits = replace(DEFAULT_LIMITS, max_text_bytes=1000)
+    refused(tmp_path, "a.obj", QUAD + b"\n" * 400, "too many lines", limits=limits)
+
+
 def test_numbers_in_every_notation(tmp_path: Path) -> None:
     data = b"v 1e0 -.5 +2.\nv 1.25E-1 00.5 123456789012345678901\nv 0.1234567890123456789 -7 0\nf 1 2 3\n"
     vertices = load(tmp_path, "a.obj", data).vertices
@@ -107,6 +130,17 @@ def test_fast_float_parsing_agrees_with_python() -> None:
     for template in ("%.6f", "%g", "%.17g", "%.3e", "%d"):
         text = " ".join(template % number for number in numbers)
         np.testing.assert_allclose(parse_floats(text.encode(), "x"), [float(t) for t in text.split()], rtol=3e-16)
+
+
+def test_numpy_that_stops_at_the_first_oddity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threestudio_redream.assets.formats import numbers
+
+    fromstring = np.fromstring
+    monkeypatch.setattr(numbers.np, "fromstring", lambda *a, **keywords: fromstring("1", **keywords))
+    for parse in (numbers.parse_floats, numbers.parse_integers):
+        with pytest.raises(AssetError, match="not a number") as caught:
+            parse(b"1 2 x", "things")
+        assert caught.value.received == 1
 
 
 def test_writing_and_loading_with_trimesh(tmp_path: Path) -> None:

@@ -192,3 +192,5 @@ def test_bytes_that_break_a_decoder_late() -> None:
     assert image_size(whole[:-40], "a") == (64, 64)
     with pytest.raises(BrokenImageError, match="cannot be decoded"):
         decode_image(whole[:600], "a", 64)
+    with pytest.raises(AssetLimitError, match="JPEG scans"):
+        decode_image(encoded(RED, "JPEG") + b"\xff\xda" * 30, "a", 64)

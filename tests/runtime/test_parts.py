@@ -1,5 +1,8 @@
 """BaseObject, BaseModule, Updateable, optimizers and systems, piece by piece."""
 
+import ctypes
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -233,3 +236,11 @@ def test_geometry_is_converted_from_an_earlier_run(tmp_path):
 
 def test_cleanup_is_harmless_on_a_cpu():
     cleanup()
+
+
+def test_allocator_setting_is_safe_in_a_process_of_its_own():
+    code = "import torch; from threestudio_redream.runtime.memory import keep_freed_memory as k\n"
+    code += "ok = k(); [torch.ones(2_000_000).sum() for _ in range(50)]; print(ok)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    assert result.stdout.strip() == str(hasattr(libc, "mallopt"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -92,10 +91,8 @@ def _open(data: bytes, name: str) -> Image.Image:
     format_ = _image_format(data, name)
     _check_structure(data, format_, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own caps follow and are lower than Pillow's
-            return Image.open(BytesIO(data), formats=(format_,))
-    except Image.DecompressionBombError as error:
+        return Image.open(BytesIO(data), formats=(format_,))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise AssetLimitError(
             f"texture {name!r} is far larger than any texture needs", received=str(error), fix="Scale it down"
         ) from error

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from threestudio_redream.assets.assemble import Parsed, assemble
 from threestudio_redream.assets.files import ArchiveFiles, FolderFiles, SideFiles, read_asset_file
 from threestudio_redream.assets.limits import DEFAULT_LIMITS, Limits
@@ -86,13 +88,14 @@ def _load(path: Path, limits: Limits) -> Asset:
     kind = sniff(data, path.suffix)
     content, files = data, FolderFiles(path.parent, limits.max_bytes - len(data))  # type: bytes, SideFiles
     try:
-        if kind == "zip":
-            archive = ArchiveFiles(data, limits)
-            member, content = archive.open_mesh()
-            kind, files = sniff(content, Path(member).suffix), archive
-        parsed = _parser(kind)(content, files, limits)
-        parsed.info["format"] = kind.removesuffix("-ascii")
-        asset = assemble(parsed, name=path.stem, source=path, limits=limits)
+        with np.errstate(all="ignore"):  # overflow and the like are looked for in the results
+            if kind == "zip":
+                archive = ArchiveFiles(data, limits)
+                member, content = archive.open_mesh()
+                kind, files = sniff(content, Path(member).suffix), archive
+            parsed = _parser(kind)(content, files, limits)
+            parsed.info["format"] = kind.removesuffix("-ascii")
+            asset = assemble(parsed, name=path.stem, source=path, limits=limits)
     except AssetError:
         raise
     except _DAMAGE as error:

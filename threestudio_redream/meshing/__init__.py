@@ -18,6 +18,7 @@ from threestudio_redream.meshing.preview import as_asset, mesh_masks
 from threestudio_redream.meshing.report import ExportReport
 from threestudio_redream.meshing.silhouettes import Silhouettes, silhouette_iou
 from threestudio_redream.meshing.simplify import clean, decimate
+from threestudio_redream.meshing.smooth import smooth
 from threestudio_redream.meshing.threshold import ThresholdSearch, choose_threshold
 from threestudio_redream.meshing.topology import is_watertight, signed_volume
 from threestudio_redream.meshing.types import Mesh, TexturedMesh
@@ -45,6 +46,7 @@ __all__ = [
     "sample_grid",
     "signed_volume",
     "silhouette_iou",
+    "smooth",
     "unwrap",
     "vertex_normals",
     "with_normals",

@@ -26,6 +26,7 @@ from threestudio_redream.meshing.silhouettes import (
     silhouette_iou,
 )
 from threestudio_redream.meshing.simplify import clean, decimate
+from threestudio_redream.meshing.smooth import smooth
 from threestudio_redream.meshing.threshold import ThresholdSearch, choose_threshold, density_candidates
 from threestudio_redream.meshing.topology import is_watertight
 from threestudio_redream.meshing.types import FloatArray, Mesh, PointFn, Progress, TexturedMesh
@@ -52,6 +53,7 @@ def extract_textured_mesh(
     silhouettes: Silhouettes | tuple | None = None,
     mask_fn: MaskFn = mesh_masks,
     min_component_fraction: float = 0.01,
+    smooth_iterations: int = 0,
     stride: int = 2,
     chunk: int = DEFAULT_CHUNK,
     progress: Progress | None = None,
@@ -75,6 +77,7 @@ def extract_textured_mesh(
         silhouettes: ``(masks [B, H, W], c2w [B, 4, 4], fovy_deg)`` of the field, degrees.
         mask_fn: draws the masks of a mesh for comparison.
         min_component_fraction: loose parts with less than this part of the largest one's area are dropped.
+        smooth_iterations: Taubin smoothing of the surface before simplification; 0 for exact fields.
         stride: coarse-to-fine step of ``sample_grid``; 1 evaluates every node.
         progress: called with the stage and the part of it that is done.
         name: label of the result.
@@ -117,7 +120,7 @@ def extract_textured_mesh(
         surface = clean(marching_cubes(fill_voids(level, chosen), box, chosen), min_component_fraction)
         del level
     with stages.stage("simplify"):
-        mesh = decimate(surface, target_faces)
+        mesh = decimate(smooth(surface, smooth_iterations), target_faces)
         watertight = is_watertight(mesh.faces)
     with stages.stage("normals"):
         mesh = with_normals(mesh, normal_fn, chunk=chunk)

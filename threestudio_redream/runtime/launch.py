@@ -51,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` and run. Returns the exit status: 0, or 2 after a named error."""
     args, overrides = build_parser().parse_known_args(argv)
+    # OpenMP threads that spin while they wait slow a busy machine down many times over
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _set_up_logging(args.verbose)
     try:
         run(args, overrides)
@@ -71,6 +73,10 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     import pytorch_lightning as pl
 
+    from threestudio_redream.runtime.memory import keep_freed_memory
+
+    if accelerator == "cpu":
+        keep_freed_memory()
     if args.typecheck:
         _check_types()
 
@@ -220,7 +226,13 @@ def _set_up_logging(verbose: bool) -> None:
         logger.propagate = False
         logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:  # advice of Lightning that does not apply here
-        for text in (".*does not have many workers.*", ".*IterableDataset.*", ".*Checkpoint directory.*is not empty.*"):
+        for text in (
+            ".*does not have many workers.*",
+            ".*IterableDataset.*",
+            ".*Checkpoint directory.*is not empty.*",
+            ".*predict returned None.*",
+            ".*isinstance.treespec.*",
+        ):
             warnings.filterwarnings("ignore", text)
 
 

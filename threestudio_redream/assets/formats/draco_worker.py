@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from io import BytesIO
@@ -26,7 +27,8 @@ def _restrict() -> None:
     for kind, amount in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _CPU_SECONDS), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(kind)[1]
         amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-        resource.setrlimit(kind, (amount, amount))
+        with contextlib.suppress(ValueError, OSError):  # macOS knows RLIMIT_AS and refuses to set it
+            resource.setrlimit(kind, (amount, amount))
 
 
 def _fail(status: int, message: str) -> NoReturn:

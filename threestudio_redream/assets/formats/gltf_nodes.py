@@ -86,8 +86,7 @@ def walk_scene(document: Document, limits: Limits) -> tuple[list[Instance], dict
             )
         check_limit(limits, "max_nodes", len(world) + 1, "nodes")
         node = nodes[index]
-        with np.errstate(all="ignore"):
-            matrix = parent @ _local_matrix(node)
+        matrix = parent @ _local_matrix(node)
         if not np.isfinite(matrix).all():
             raise AssetError("a glTF node transform is not finite", received=index, fix="Repair the node transforms")
         world[index] = matrix

@@ -22,12 +22,11 @@ def posed(part: Part, matrix: NDArray[np.float64]) -> Part:
     """
     linear = matrix[:3, :3]
     after, last = [1, 2, 0], [2, 0, 1]
-    with np.errstate(all="ignore"):
-        vertices = part.vertices @ linear.T + matrix[:3, 3]
-        one, two = linear[after], linear[last]
-        cofactor = one[:, after] * two[:, last] - one[:, last] * two[:, after]
-        mirrored = float(linear[0] @ cofactor[0]) < 0.0
-        normals = None if part.normals is None else part.normals @ cofactor.T * (-1.0 if mirrored else 1.0)
+    vertices = part.vertices @ linear.T + matrix[:3, 3]
+    one, two = linear[after], linear[last]
+    cofactor = one[:, after] * two[:, last] - one[:, last] * two[:, after]
+    mirrored = float(linear[0] @ cofactor[0]) < 0.0
+    normals = None if part.normals is None else part.normals @ cofactor.T * (-1.0 if mirrored else 1.0)
     faces = part.faces[:, ::-1] if mirrored else part.faces
     return replace(part, vertices=vertices, normals=normals, faces=faces)
 
@@ -46,9 +45,8 @@ def skinned(part: Part, joints: NDArray[np.int64], weights: NDArray[np.float64],
         raise AssetError(
             "a glTF vertex uses a joint that does not exist", received=int(joints.max()), fix="Export the file again"
         )
-    with np.errstate(all="ignore"):
-        total = weights.sum(axis=1, keepdims=True)
-        shares = weights / total
+    total = weights.sum(axis=1, keepdims=True)
+    shares = weights / total
     if not np.isfinite(shares).all() or float(shares.min(initial=0.0)) < 0.0:
         raise AssetError(
             "glTF skin weights are damaged", received=float(total.min(initial=0.0)), fix="Export the file again"
@@ -57,9 +55,8 @@ def skinned(part: Part, joints: NDArray[np.int64], weights: NDArray[np.float64],
     normals = None if part.normals is None else np.zeros_like(part.normals)
     for start in range(0, len(vertices), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        with np.errstate(all="ignore"):
-            blended = np.einsum("vk,vkij->vij", shares[rows], matrices[joints[rows]])
-            vertices[rows] = np.einsum("vij,vj->vi", blended[:, :3, :3], part.vertices[rows]) + blended[:, :3, 3]
-            if part.normals is not None and normals is not None:
-                normals[rows] = np.einsum("vij,vj->vi", blended[:, :3, :3], part.normals[rows])
+        blended = np.einsum("vk,vkij->vij", shares[rows], matrices[joints[rows]])
+        vertices[rows] = np.einsum("vij,vj->vi", blended[:, :3, :3], part.vertices[rows]) + blended[:, :3, 3]
+        if part.normals is not None and normals is not None:
+            normals[rows] = np.einsum("vij,vj->vi", blended[:, :3, :3], part.normals[rows])
     return replace(part, vertices=vertices, normals=normals)

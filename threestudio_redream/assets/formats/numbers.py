@@ -9,7 +9,6 @@ from correctly rounded parsing by at most one unit in the last place of a float6
 from __future__ import annotations
 
 import re
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +33,16 @@ def token_starts(characters: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return starts
 
 
-def _read(text: bytes, what: str, dtype: type[np.generic]) -> NDArray:
-    if not text.strip():
-        return np.zeros(0, dtype)
+def _read(text: bytes, count: int, what: str, dtype: type[np.generic]) -> NDArray:
+    """``count`` numbers of one kind; older numpy stops at the first oddity, newer numpy raises."""
+    problem = f"{what} hold something that is not a number"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how older numpy reports what newer numpy raises
-            return np.fromstring(text, dtype=dtype, sep=" ")
-    except (ValueError, DeprecationWarning) as error:
-        problem = f"{what} hold something that is not a number"
+        values = np.fromstring(text, dtype=dtype, sep=" ") if count else np.zeros(0, dtype)
+    except ValueError as error:
         raise AssetError(problem, received=str(error), fix="Export the file again") from error
+    if len(values) != count:
+        raise AssetError(problem, received=len(values), fix="Export the file again")
+    return values
 
 
 def parse_integers(text: bytes, what: str) -> NDArray[np.int64]:
@@ -52,7 +51,8 @@ def parse_integers(text: bytes, what: str) -> NDArray[np.int64]:
     Raises:
         AssetError: something else is among them. ``what`` names the numbers, e.g. "OBJ faces".
     """
-    return _read(text, what, np.int64)
+    count = np.count_nonzero(token_starts(np.frombuffer(text, np.uint8)))
+    return _read(text, int(count), what, np.int64)
 
 
 def parse_floats(text: bytes, what: str) -> NDArray[np.float64]:
@@ -88,6 +88,9 @@ def _parse_chunk(text: bytes, what: str) -> NDArray[np.float64]:
     if not (plain := _PLAIN[characters]).all():
         odd[np.searchsorted(starts, np.flatnonzero(~plain & solid), "right") - 1] = True
 
+    if 2 * np.count_nonzero(odd) > len(odd):
+        return _odd_values(text, starts, ends, what)
+
     places = np.zeros(len(starts), np.int64)
     places[token] = ends[token] - dots - 1
     if odd.any():
@@ -95,9 +98,7 @@ def _parse_chunk(text: bytes, what: str) -> NDArray[np.float64]:
         blanked = characters.copy()
         blanked[_inside(starts[odd], ends[odd], len(characters))] = _ZERO
         text = blanked.tobytes()
-    integers = _read(text.translate(None, b"."), what, np.int64)
-    if len(integers) != len(starts):
-        raise AssetError(f"{what} hold something that is not a number", received=len(integers), fix="Export it again")
+    integers = _read(text.translate(None, b"."), len(starts), what, np.int64)
     result = integers / _POWERS[places]
     if odd.any():
         result[odd] = values
@@ -115,7 +116,4 @@ def _odd_values(text: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64],
     """The given tokens through numpy's own float parser."""
     characters = np.frombuffer(text, np.uint8)
     separated = np.minimum(ends + 1, len(characters))  # each token with the blank behind it
-    values = _read(characters[_inside(starts, separated, len(characters))].tobytes(), what, np.float64)
-    if len(values) != len(starts):
-        raise AssetError(f"{what} hold something that is not a number", received=len(values), fix="Export it again")
-    return values
+    return _read(characters[_inside(starts, separated, len(characters))].tobytes(), len(starts), what, np.float64)

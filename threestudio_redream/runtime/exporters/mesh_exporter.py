@@ -35,7 +35,10 @@ class MeshExporter(Exporter):
         threshold: density of the surface, or ``auto``: the one whose outline is that of the field.
         target_faces: budget after simplification.
         texture_size: side of the square texture in pixels. supersample: samples per texel and axis.
+        smooth_iterations: Taubin smoothing, since densities learned from images are rough.
         smooth_normals: take normals from the field's gradient rather than from the faces.
+        colour_radius: colours are averaged over this distance (world units), weighted by density, as
+            a ray through the surface would; 0 takes the colour at the surface alone.
     """
 
     @dataclass
@@ -46,8 +49,10 @@ class MeshExporter(Exporter):
         threshold: Any = "auto"
         target_faces: int = 30_000
         texture_size: int = 1024
-        supersample: int = 2
+        supersample: int = 1
+        smooth_iterations: int = 8
         smooth_normals: bool = False
+        colour_radius: float = 0.004
         # keys of upstream's exporter, accepted so that its configurations load; textures are always
         # PNG, normals and UVs are always written, and no OpenGL context is needed
         save_normal: bool = False
@@ -79,6 +84,7 @@ class MeshExporter(Exporter):
             target_faces=self.cfg.target_faces,
             texture_size=self.cfg.texture_size,
             supersample=self.cfg.supersample,
+            smooth_iterations=self.cfg.smooth_iterations,
             normal_fn=self._normal if self.cfg.smooth_normals else None,
             name=self.cfg.save_name,
         )
@@ -113,11 +119,23 @@ class MeshExporter(Exporter):
         return self._on_points(inside)
 
     def _colour(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        def albedo(positions: torch.Tensor) -> torch.Tensor:
-            values = self.material.export(points=positions, **self.geometry.export(positions))
-            return values.get("albedo", torch.full_like(positions, 0.5)).clamp(0.0, 1.0)
+        radius = self.cfg.colour_radius if self._is_density else 0.0
+        if radius <= 0:
+            return self._on_points(self._albedo)(points)
+        offsets = torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)]).to(self.geometry.bbox) * radius
 
-        return self._on_points(albedo)(points)
+        def average(positions: torch.Tensor) -> torch.Tensor:
+            around = (positions[:, None] + offsets).reshape(-1, 3)
+            density = self.geometry.forward_density(around).reshape(-1, len(offsets), 1)
+            weights = density.clamp_min(1e-6)
+            colours = self._albedo(around).reshape(-1, len(offsets), 3)
+            return (colours * weights).sum(dim=1) / weights.sum(dim=1)
+
+        return self._on_points(average)(points)
+
+    def _albedo(self, positions: torch.Tensor) -> torch.Tensor:
+        values = self.material.export(points=positions, **self.geometry.export(positions))
+        return values.get("albedo", torch.full_like(positions, 0.5)).clamp(0.0, 1.0)
 
     def _normal(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._on_points(lambda positions: self.geometry(positions, output_normal=True)["normal"])(points)
