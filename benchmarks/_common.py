@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -52,12 +53,15 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def time_calls(call: Callable[[], object], repeats: int, warmup: int = 1) -> list[float]:
-    """Wall-clock milliseconds of ``repeats`` calls, after ``warmup`` unmeasured ones."""
+def time_calls(call: Callable[[], object], repeats: int, warmup: int = 1, budget_s: float = 60.0) -> list[float]:
+    """Wall-clock milliseconds of up to ``repeats`` calls after ``warmup`` unmeasured ones.
+
+    At least one call is measured; none begins once ``budget_s`` of measured time has passed.
+    """
     for _ in range(warmup):
         call()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < budget_s * 1e3:
         started = time.perf_counter()
         call()
         times.append((time.perf_counter() - started) * 1e3)
@@ -70,8 +74,13 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def peak_extra_mib(call: Callable[[], object]) -> float | None:
-    """Resident memory at the peak of one call above that before it, in MiB; None where Linux does not tell."""
+    """Resident memory at the peak of a second call above what stays after a first, in MiB.
+
+    None where the system does not tell (it needs Linux with glibc).
+    """
+    call()
     try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the first call freed must not hide what the second needs
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     except OSError:
         return None

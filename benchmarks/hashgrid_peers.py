@@ -218,55 +218,10 @@ class Taichi:
         import taichi as ti
 
         ti.init(arch=ti.cpu, cpu_max_num_threads=problem.threads, log_level=ti.ERROR)
-        n, levels = len(problem.x), problem.levels
+        from hashgrid_taichi import make_kernels
 
-        @ti.func
-        def row(cx: ti.u32, cy: ti.u32, cz: ti.u32, level: ti.template()) -> ti.u32:
-            result = ti.u32(0)
-            if ti.static(levels[level].hashed):
-                mixed = cx ^ (cy * ti.u32(2654435761)) ^ (cz * ti.u32(805459861))
-                result = mixed & ti.u32(levels[level].rows - 1)
-            else:
-                stride = ti.u32(levels[level].resolution)
-                result = cx + cy * stride + cz * stride * stride
-                if result >= ti.u32(levels[level].rows):
-                    result -= ti.u32(levels[level].rows)
-            return result + ti.u32(levels[level].offset)
-
-        @ti.func
-        def corners(x: ti.template(), i: ti.i32, level: ti.template()):
-            p = ti.Vector([x[i, 0], x[i, 1], x[i, 2]]) * levels[level].scale + 0.5
-            cell = ti.cast(p, ti.u32)
-            return cell, p - ti.cast(cell, ti.f32)
-
-        @ti.kernel
-        def encode(x: ti.types.ndarray(ndim=2), table: ti.types.ndarray(ndim=2), out: ti.types.ndarray(ndim=2)):
-            for i in range(n):
-                for level in ti.static(range(LEVELS)):
-                    cell, f = corners(x, i, level)
-                    a, b = 0.0, 0.0
-                    for c in ti.static(range(8)):
-                        w = (f[0] if c & 1 else 1 - f[0]) * (f[1] if c & 2 else 1 - f[1])
-                        w *= f[2] if c & 4 else 1 - f[2]
-                        r = row(cell[0] + (c & 1), cell[1] + (c >> 1 & 1), cell[2] + (c >> 2), level)
-                        a += w * table[r, 0]
-                        b += w * table[r, 1]
-                    out[i, level * 2], out[i, level * 2 + 1] = a, b
-
-        @ti.kernel
-        def scatter(x: ti.types.ndarray(ndim=2), grad: ti.types.ndarray(ndim=2), table: ti.types.ndarray(ndim=2)):
-            for i in range(n):
-                for level in ti.static(range(LEVELS)):
-                    cell, f = corners(x, i, level)
-                    a, b = grad[i, level * 2], grad[i, level * 2 + 1]
-                    for c in ti.static(range(8)):
-                        w = (f[0] if c & 1 else 1 - f[0]) * (f[1] if c & 2 else 1 - f[1])
-                        w *= f[2] if c & 4 else 1 - f[2]
-                        r = row(cell[0] + (c & 1), cell[1] + (c >> 1 & 1), cell[2] + (c >> 2), level)
-                        ti.atomic_add(table[r, 0], w * a)
-                        ti.atomic_add(table[r, 1], w * b)
-
-        self.encode, self.scatter, self.problem = encode, scatter, problem
+        self.encode, self.scatter = make_kernels(problem.levels)
+        self.problem = problem
         self.out, self.table_grad = np.zeros_like(problem.cotangent), np.zeros_like(problem.table)
 
     def forward(self) -> None:

@@ -235,6 +235,14 @@ def _flipped_bits() -> bytes:
     return data[:60] + bytes(byte ^ 0xFF for byte in data[60:70]) + data[70:]
 
 
+def _beyond_the_end() -> bytes:
+    """The member claims more compressed bytes than the file has."""
+    data = bytearray(archive({"a.obj": OBJ}))
+    at = data.rfind(b"PK\x01\x02")
+    data[at + 20 : at + 28] = struct.pack("<II", 5000, 9000)
+    return bytes(data)
+
+
 def _encrypted() -> bytes:
     data = bytearray(archive({"a.obj": OBJ}))
     at = data.rfind(b"PK\x01\x02")
@@ -275,10 +283,12 @@ def _bzip2() -> bytes:
         (archive({"/a.obj": OBJ}), "outside"),
         (archive({"a.obj": archive({"b.obj": OBJ})}), "inside an archive"),
         (archive({"a.obj": OBJ})[:-30], "truncated"),
+        (archive({"a.obj": OBJ}).replace(b"a.obj", b"\0.obj"), "no usable name"),
         (archive({"a.obj": OBJ}).replace(b"PK\x01\x02", b"PK\x01\x03"), "damaged"),
         (_patched(archive({"a.obj": OBJ}), 10, b"\xff\xff"), "archive members"),
         (_patched(archive({"a.obj": OBJ}), 12, b"\xff\xff\xff\xff"), "directory"),
         (_flipped_bits(), "cannot be unpacked"),
+        (_beyond_the_end(), "cannot be unpacked"),
         (_lying_sizes(), "cannot be unpacked"),
         (_encrypted(), "cannot be unpacked"),
         (_stored_twice(), "stored twice"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from threestudio_redream.errors import ConfigError, EmptySceneError
-from threestudio_redream.meshing import Mesh, clean, decimate, is_watertight, marching_cubes, signed_volume
+from threestudio_redream.meshing import Mesh, clean, decimate, is_watertight, marching_cubes, signed_volume, smooth
 from threestudio_redream.meshing.topology import face_components
 
 
@@ -64,3 +64,23 @@ def test_errors(tetrahedron):
         clean(Mesh(np.zeros((3, 3)), np.array([[0, 1, 2]])))
     with pytest.raises(EmptySceneError, match="No face is left"):
         clean(Mesh(np.zeros((0, 3)), np.zeros((0, 3), int)))
+
+
+def test_smoothing_takes_noise_off_and_keeps_the_volume():
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 48)] * 3, indexing="ij"), axis=-1)
+    ball = marching_cubes((0.7 - np.linalg.norm(grid, axis=-1)).astype(np.float32), [[-1] * 3, [1] * 3], 0.0)
+    noise = np.random.default_rng(0).normal(0, 0.01, ball.vertices.shape).astype(np.float32)
+    rough = Mesh(ball.vertices + noise, ball.faces)
+    smoothed = smooth(rough, 10)
+
+    def roughness(mesh):
+        return float(np.abs(np.linalg.norm(mesh.vertices, axis=1) - 0.7).mean())
+
+    assert roughness(smoothed) < 0.45 * roughness(rough)
+    assert signed_volume(smoothed.vertices, smoothed.faces) == pytest.approx(
+        signed_volume(ball.vertices, ball.faces), rel=0.015
+    )
+    assert smoothed.normals is None
+    assert smooth(rough, 0) is rough
+    with pytest.raises(ConfigError, match="-1"):
+        smooth(rough, -1)

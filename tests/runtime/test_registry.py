@@ -62,8 +62,9 @@ def test_second_registration_of_a_name_is_refused():
     with pytest.raises(RegistryError, match="registered twice") as caught:
         registry.register("test-thing")(Second)
     assert isinstance(caught.value, ValueError)
-    with pytest.raises(RegistryError, match="belongs to"):
-        registry.register("mesh-exporter")(Second)
+    for name in ("mesh-exporter", "redream-fit-asset-system"):  # taken whether or not the owner is imported yet
+        with pytest.raises(RegistryError, match="belongs to|registered twice"):
+            registry.register(name)(Second)
 
 
 def test_mixins_come_before_the_main_class():

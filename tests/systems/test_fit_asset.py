@@ -76,7 +76,8 @@ def test_a_short_fit_leaves_every_artefact(here):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(here):
-    quick = ["system.export_after_training=false", "trainer.limit_test_batches=1"]
+    # the shipped decay depends on max_steps, which differs here
+    quick = ["system.export_after_training=false", "trainer.limit_test_batches=1", "system.scheduler.args.gamma=0.97"]
     assert _launch("tag=whole", "trainer.max_steps=30", *quick) == 0
     assert _launch("tag=parts", "trainer.max_steps=17", *quick) == 0
     torch.manual_seed(12345)

@@ -145,7 +145,15 @@ class ArchiveFiles:
         try:
             with self._archive.open(self._members[name]) as stream:
                 data = stream.read(self._left + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+        ) as error:
             raise AssetError(
                 f"a member of the zip archive cannot be unpacked: {error}", received=name, fix="Pack the archive again"
             ) from error
@@ -186,7 +194,7 @@ def _open_archive(data: bytes, limits: Limits) -> tuple[zipfile.ZipFile, dict[st
     check_limit(limits, "max_archive_members", len(entries), "archive members")
     members: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
-        if entry.is_dir() or entry.filename.startswith("__MACOSX/"):
+        if entry.filename.endswith("/") or entry.filename.startswith("__MACOSX/"):
             continue
         name = str(PurePosixPath(*safe_parts(entry.filename, "an archive member")))
         if name in members or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -20,7 +20,17 @@ from threestudio_redream.errors import AssetError
 __all__ = ["load_asset"]
 
 #: What damaged bytes can make numpy and the standard library raise where a parser's own check has a gap.
-_DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError, struct.error)
+_DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 class _Parser(Protocol):

@@ -121,7 +121,7 @@ class AssetRayDataset(SteppedIterableDataset):
         self.near = [np.flatnonzero(_dilate(mask > 0, 4)) for mask in views.rgba[..., 3]]
         if not any(len(pixels) for pixels in self.near):
             raise ConfigError(
-                "The asset is invisible in every training view", fix="Look at it with: redream render FILE"
+                "The asset is invisible in every training view", fix="Look at it with: redream render FILE --out DIR"
             )
 
     def sample(self, generator: torch.Generator, step: int) -> dict[str, Any]:

@@ -50,20 +50,23 @@ PROVIDED: dict[str, dict[str, str]] = {
         **_same("config", "config_to_primitive"),
         "parse_version": "packaging.version:parse",
     },
-    "threestudio.utils.ops": _same(
-        "ops",
-        "binary_cross_entropy",
-        "chunk_batch",
-        "dot",
-        "get_activation",
-        "get_mvp_matrix",
-        "get_projection_matrix",
-        "get_ray_directions",
-        "get_rays",
-        "perpendicular_component",
-        "reflect",
-        "scale_tensor",
-    ),
+    "threestudio.utils.ops": {
+        "trunc_exp": f"{_R}.activations:trunc_exp",
+        **_same(
+            "ops",
+            "binary_cross_entropy",
+            "chunk_batch",
+            "dot",
+            "get_activation",
+            "get_mvp_matrix",
+            "get_projection_matrix",
+            "get_ray_directions",
+            "get_rays",
+            "perpendicular_component",
+            "reflect",
+            "scale_tensor",
+        ),
+    },
     "threestudio.utils.saving": _same("saving", "SaverMixin"),
     "threestudio.utils.typing": {},  # filled from runtime.typing below
     "threestudio.data": {},
@@ -94,6 +97,9 @@ PROVIDED: dict[str, dict[str, str]] = {
     "threestudio.models.guidance": {},
     "threestudio.models.materials": {},
     "threestudio.models.materials.base": _same("materials.base", "BaseMaterial"),
+    "threestudio.models.materials.diffuse_with_point_light_material": _same(
+        "materials.diffuse_with_point_light", "DiffuseWithPointLightMaterial"
+    ),
     "threestudio.models.materials.no_material": _same("materials.no_material", "NoMaterial"),
     "threestudio.models.networks": _same(
         "networks",
@@ -101,6 +107,7 @@ PROVIDED: dict[str, dict[str, str]] = {
         "NetworkWithInputEncoding",
         "ProgressiveBandFrequency",
         "ProgressiveBandHashGrid",
+        "SphereInitVanillaMLP",
         "VanillaMLP",
         "create_network_with_input_encoding",
         "get_encoding",
@@ -108,10 +115,10 @@ PROVIDED: dict[str, dict[str, str]] = {
     ),
     "threestudio.models.prompt_processors": {},
     "threestudio.models.prompt_processors.base": _same(
-        "prompt_processors.base", "PromptProcessor", "PromptProcessorOutput"
+        "prompt_processors.base", "PromptProcessor", "PromptProcessorOutput", "hash_prompt"
     ),
     "threestudio.models.renderers": {},
-    "threestudio.models.renderers.base": _same("renderers.base", "Renderer", "VolumeRenderer"),
+    "threestudio.models.renderers.base": _same("renderers.base", "Rasterizer", "Renderer", "VolumeRenderer"),
     "threestudio.models.renderers.nerf_volume_renderer": _same("renderers.nerf_volume_renderer", "NeRFVolumeRenderer"),
 }
 

@@ -63,7 +63,7 @@ def resolve_backend(backend: str, like: Tensor) -> str:
             )
         failure = _nerfacc_failure()
         if failure:
-            raise MissingExtraError("nerfacc", "nerfacc", "The nerfacc volume backend", failure)
+            raise MissingExtraError("nerfacc", "cuda", "The nerfacc volume backend", failure)
         return backend
     raise ConfigError("Unknown volume backend", received=backend, fix=f"Use one of {', '.join(BACKENDS)}.")
 
