@@ -56,7 +56,8 @@ def main() -> None:
         workdir = (args.keep or Path(temporary)).resolve()
         runs = [fit(mesh.resolve(), args.set, workdir) for mesh in args.meshes]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    write_results("fit_asset", {"environment": environment(), "overrides": args.set, "peak_rss_gib": round(peak, 2), "runs": runs})
+    record = {"environment": environment(), "overrides": args.set, "peak_rss_gib": round(peak, 2), "runs": runs}
+    write_results("fit_asset", record)
 
 
 if __name__ == "__main__":

@@ -237,9 +237,12 @@ def _flipped_bits() -> bytes:
 
 def _beyond_the_end() -> bytes:
     """The member claims more compressed bytes than the file has."""
-    data = bytearray(archive({"a.obj": OBJ}))
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("a.obj", OBJ)
+    data = bytearray(stream.getvalue())
     at = data.rfind(b"PK\x01\x02")
-    data[at + 20 : at + 28] = struct.pack("<II", 5000, 9000)
+    data[at + 20 : at + 28] = struct.pack("<II", 9000, 9000)
     return bytes(data)
 
 

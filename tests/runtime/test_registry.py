@@ -63,7 +63,7 @@ def test_second_registration_of_a_name_is_refused():
         registry.register("test-thing")(Second)
     assert isinstance(caught.value, ValueError)
     for name in ("mesh-exporter", "redream-fit-asset-system"):  # taken whether or not the owner is imported yet
-        with pytest.raises(RegistryError, match="belongs to|registered twice"):
+        with pytest.raises(RegistryError, match=r"belongs to|registered twice"):
             registry.register(name)(Second)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -126,7 +126,7 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
             received=[str(y) for y in yamls] if not from_string else "yaml text",
             fix="A ??? stands for a value you must give on the command line.",
         ) from cause
-    return parse_structured(ExperimentConfig, merged)
+    return parse_structured(ExperimentConfig, cast(DictConfig, merged))
 
 
 def parse_structured(fields: Any, cfg: Mapping[str, Any] | None = None) -> Any:

@@ -97,15 +97,14 @@ def uv_image(img: Any, data_range: tuple[float, float] = (0, 1), cmap: str = "ch
     return rgb_image(0.25 + 0.5 * squares)
 
 
-def image_grid(
-    rows: Sequence[Sequence[UInt8Image]] | Sequence[UInt8Image], align: str | int | Sequence[int] = "max"
-) -> UInt8Image:
+def image_grid(rows: Sequence[Any], align: Any = "max") -> UInt8Image:
     """Pictures side by side (and rows below each other), padded with black.
 
     Args:
+        rows: pictures ``uint8 [H, W, 3+]``, or lists of them.
         align: cell size: ``max`` or ``min`` over the pictures, a number, or ``(height, width)``.
     """
-    grid = [list(row) for row in rows] if isinstance(rows[0], list | tuple) else [list(rows)]  # type: ignore[arg-type]
+    grid: list[list[UInt8Image]] = [list(row) for row in rows] if isinstance(rows[0], list | tuple) else [list(rows)]
     sizes = np.array([cell.shape[:2] for row in grid for cell in row])
     if align in ("max", "min"):
         height, width = (int(x) for x in (sizes.max(axis=0) if align == "max" else sizes.min(axis=0)))

@@ -69,7 +69,8 @@ def parse_optimizer(config: Any, model: nn.Module) -> Optimizer:
         raise ConfigError(
             "There is no such optimizer", received=config.name, fix="Use a class of torch.optim, e.g. AdamW."
         )
-    return optimizer(groups, **{k: tuple(v) if k == "betas" else v for k, v in arguments.items()})
+    build: Any = optimizer
+    return build(groups, **{k: tuple(v) if k == "betas" else v for k, v in arguments.items()})
 
 
 def parse_scheduler(config: Any, optimizer: Optimizer) -> dict[str, Any]:

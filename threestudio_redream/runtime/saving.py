@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,11 @@ class SaverMixin:
 
     # ------------------------------------------------------------------ internals
     def _grid_cell(self, item: dict[str, Any]) -> NDArray[np.uint8]:
-        kinds = {"rgb": rgb_image, "uv": uv_image, "grayscale": grayscale_image}
+        kinds: dict[str, Callable[..., NDArray[np.uint8]]] = {
+            "rgb": rgb_image,
+            "uv": uv_image,
+            "grayscale": grayscale_image,
+        }
         kind = item.get("type", "rgb")
         if kind not in kinds:
             raise ConfigError("Unknown grid item", received=kind, fix=f"Use one of {', '.join(kinds)}.")

@@ -103,7 +103,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         return C(value, self.true_current_epoch, self.true_global_step)
 
     # ------------------------------------------------------------------ optimisation
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         if not self.cfg.optimizer:
             raise ConfigError("system.optimizer is empty", received={}, fix="Give at least name and args.")
         optimizer = parse_optimizer(self.cfg.optimizer, self)

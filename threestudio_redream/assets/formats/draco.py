@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import threestudio_redream
 from threestudio_redream.assets.limits import Limits
-from threestudio_redream.errors import AssetError, MissingExtraError
+from threestudio_redream.errors import AssetError
 
 __all__ = ["BAD_STREAM", "NO_DECODER", "DracoMesh", "decode_draco"]
 
@@ -41,8 +41,8 @@ def decode_draco(streams: Sequence[bytes], limits: Limits) -> list[DracoMesh]:
     """Decode Draco streams.
 
     Raises:
-        AssetError: a stream is damaged, or too much for the child's memory and time.
-        MissingExtraError: DracoPy is not installed.
+        AssetError: a stream is damaged, or too much for the child's memory and time, or
+            DracoPy is not installed.
     """
     if not streams:
         return []
