@@ -115,17 +115,21 @@ class Worker:
 
 def compare(one: Any, other: Any) -> dict[str, float]:
     """Overlap of two masks, and the median relative difference of ray distances where both see something."""
-    first, second = one["depth"] > 0, other["depth"] > 0
+    first, second = (
+        image["rgba"][..., 3] > 0.5 * (255 if image["rgba"].dtype == np.uint8 else 1) for image in (one, other)
+    )
     height, width = first.shape
     focal = 0.5 * height / np.tan(0.5 * np.deg2rad(FOV_DEG))
     x, y = np.arange(width) + 0.5 - 0.5 * width, (np.arange(height) + 0.5 - 0.5 * height)[:, None]
     stretch = np.sqrt(1 + (x / focal) ** 2 + (y / focal) ** 2)
     distances = [image["depth"] * (stretch if str(image["along"]) == "z" else 1.0) for image in (one, other)]
-    both = first & second
+    both = first & second & (distances[0] > 0)
     error = np.abs(distances[0] - distances[1])[both] / distances[0][both]
+    colors = [image["rgba"][..., :3] / (255.0 if image["rgba"].dtype == np.uint8 else 1.0) for image in (one, other)]
     return {
-        "mask_iou": round(float(both.sum() / max((first | second).sum(), 1)), 4),
+        "mask_iou": round(float((first & second).sum() / max((first | second).sum(), 1)), 4),
         "median_depth_error": float(f"{np.median(error):.2g}") if both.any() else 1.0,
+        "mean_color_error": round(float(np.abs(colors[0] - colors[1])[both].mean()), 4) if both.any() else 1.0,
     }
 
 
@@ -213,9 +217,10 @@ def table(results: list[dict[str, Any]]) -> str:
             if "error" in row:
                 lines.append(f"  {row['renderer']:32} did not run: {row['error']}")
                 continue
+            timings = [row[f"{size}px"] for size in SIZES]
             figures = "  ".join(
-                f"{size} px {row[f'{size}px']['best_ms_per_view']:9.3f} ms {row[f'{size}px']['views_per_second_best']:8.1f}/s"
-                for size in SIZES
+                f"{size} px {timing['best_ms_per_view']:9.3f} ms {timing['views_per_second_best']:8.1f}/s"
+                for size, timing in zip(SIZES, timings, strict=True)
             )
             lines.append(
                 f"  {row['renderer']:32} {figures}  IoU {row['mask_iou']:.4f}  depth {row['median_depth_error']:.1e}"

@@ -244,7 +244,7 @@ class Mitsuba(Peer):
                 "type": "perspective",
                 "fov": fovy_deg,
                 "fov_axis": "y",
-                "near_clip": 0.05,
+                "near_clip": 1e-4,  # its depth counts from there
                 "far_clip": 10.0,
                 "to_world": mitsuba.ScalarTransform4f(c2w.astype(np.float64) @ flip),
                 "film": film,

@@ -2,8 +2,9 @@
 
 ``Implementation(log2_size, problem)`` builds the grid; ``forward()`` encodes; ``step()`` encodes and
 computes the gradient by the table, from nothing kept of an earlier call. ``outputs()`` and
-``gradient()`` return numpy arrays for the check against the reference, where the implementation has
-tiny-cuda-nn's semantics (``COMPARABLE``), else None. Constructors may raise: the reason is recorded.
+``gradient()`` return those of the last step as numpy arrays, for the check against the reference, where
+the implementation has tiny-cuda-nn's semantics (``COMPARABLE``), else None. Constructors may raise: the
+reason is recorded.
 
 Own kernels in warp and taichi ("same algorithm") show what those frameworks do with a plain
 parallel-over-points kernel and atomic additions, written with their usual means.
@@ -66,16 +67,14 @@ class TorchModule:
 
     def step(self) -> None:
         self.module.zero_grad(set_to_none=True)
-        self.forward().backward(self.cotangent)
+        self.last = self.forward()
+        self.last.backward(self.cotangent)
 
     def outputs(self) -> np.ndarray | None:
-        return self.forward().detach().numpy() if self.COMPARABLE else None
+        return self.last.detach().numpy() if self.COMPARABLE else None
 
     def gradient(self) -> np.ndarray | None:
-        if not self.COMPARABLE:
-            return None
-        self.step()
-        return self.module.params.grad.numpy()
+        return self.module.params.grad.numpy() if self.COMPARABLE else None
 
 
 class Ours(TorchModule):
@@ -233,11 +232,9 @@ class Taichi:
         self.scatter(self.problem.x, self.problem.cotangent, self.table_grad)
 
     def outputs(self) -> np.ndarray:
-        self.forward()
         return self.out
 
     def gradient(self) -> np.ndarray:
-        self.step()
         return self.table_grad.reshape(-1)
 
 
@@ -276,11 +273,9 @@ class Warp:
         self.wp.launch(scatter, dim=(LEVELS, self.n), inputs=inputs, device="cpu")
 
     def outputs(self) -> np.ndarray:
-        self.forward()
         return self.out.numpy().reshape(self.n, -1)
 
     def gradient(self) -> np.ndarray:
-        self.step()
         return self.table_grad.numpy().reshape(-1)
 
 

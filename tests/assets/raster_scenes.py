@@ -10,13 +10,14 @@ import numpy as np
 from threestudio_redream.assets.types import Asset, Material
 from threestudio_redream.cameras import orbit_c2w
 
+PLAIN = (Material(),)
 #: Looks at the origin from (2, 0, 0): image right is +y, image up is +z.
 FRONT = orbit_c2w(0.0, 0.0, 2.0)
 #: At this field of view the square of :func:`square` fills the image exactly.
 FILL_FOV = float(np.rad2deg(2.0 * np.arctan(0.25)))
 
 
-def make(vertices: Any, faces: Any, materials: Any = (Material(),), **fields: Any) -> Asset:
+def make(vertices: Any, faces: Any, materials: Any = PLAIN, **fields: Any) -> Asset:
     """An asset with area-weighted normals unless ``normals`` is given."""
     vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32).reshape(-1, 3)
     corners = vertices[faces].astype(np.float64)
@@ -62,9 +63,11 @@ def stack(*assets: Asset) -> Asset:
     )
 
 
-def globe(rings: int = 12, materials: Any = (Material(),), **fields: Any) -> Asset:
+def globe(rings: int = 12, materials: Any = PLAIN, **fields: Any) -> Asset:
     """A sphere of radius 0.5 with latitude-longitude uvs and smooth normals."""
-    polar, around = np.meshgrid(np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings + 1), indexing="ij")
+    polar, around = np.meshgrid(
+        np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings + 1), indexing="ij"
+    )
     unit = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], -1).reshape(-1, 3)
     uvs = np.stack([around / (2 * np.pi), polar / np.pi], -1).reshape(-1, 2)
     row, column = np.meshgrid(np.arange(rings), np.arange(2 * rings), indexing="ij")

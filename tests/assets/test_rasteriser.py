@@ -224,12 +224,13 @@ def test_no_crash_and_same_image_for_any_soup(seed, scale, supersample):
     asset = make(corners.reshape(-1, 3) * scale, np.arange(36))
     camera = look_at(rng.normal(0, 1, 3) * scale, rng.normal(0, 1, 3) * scale)
     one, two = (
-        render_asset(asset, camera, 70.0, 9, 11, supersample=supersample, backend=backend) for backend in ("auto", "numpy")
+        render_asset(asset, camera, 70.0, 9, 11, supersample=supersample, backend=backend)
+        for backend in ("auto", "numpy")
     )
-    for field in ("rgba", "depth", "normal"):
+    for field, unit in (("rgba", 1.0), ("depth", scale), ("normal", 1.0)):
         image = getattr(one, field)
         assert np.isfinite(image).all()
-        np.testing.assert_allclose(image, getattr(two, field), rtol=1e-4, atol=1e-5 * (scale if field == "depth" else 1))
+        np.testing.assert_allclose(image, getattr(two, field), rtol=1e-4, atol=1e-5 * unit)
 
 
 def test_back_faces_are_culled_only_on_request():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from raster_scenes import FILL_FOV, FRONT, globe, make, noise_texture, plain_texture, square, stack
 
-from threestudio_redream.assets import raster_resolve, raster_visibility, shading
 from threestudio_redream.assets import raster_pack as layout
+from threestudio_redream.assets import raster_resolve, raster_visibility, shading
 from threestudio_redream.assets.raster_coverage import used_texels
 from threestudio_redream.assets.raster_mips import build_pyramid, multiply_factor
 from threestudio_redream.assets.raster_pack import pack

@@ -29,7 +29,14 @@ def test_framing_number():
 def test_writes_views_cameras_and_sheet(asset, tmp_path):
     seen = []
     summary = render_to_folder(
-        asset, tmp_path / "new", views=5, size=48, masks=True, depths=True, normals=True, progress=lambda *n: seen.append(n)
+        asset,
+        tmp_path / "new",
+        views=5,
+        size=48,
+        masks=True,
+        depths=True,
+        normals=True,
+        progress=lambda *n: seen.append(n),
     )
     assert seen == [(index, 5) for index in range(1, 6)]
     folder = tmp_path / "new"

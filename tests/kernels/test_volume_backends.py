@@ -87,7 +87,7 @@ def test_a_missing_nerfacc_is_an_error_only_when_asked_for(monkeypatch, caplog):
     with pytest.raises(MissingExtraError) as caught:
         resolve_backend("nerfacc", OnDevice("cuda"))
     assert caught.value.package == "nerfacc"
-    assert "pip install 'threestudio-redream[nerfacc]'" in str(caught.value)
+    assert "pip install 'threestudio-redream[cuda]'" in str(caught.value)
     assert "ModuleNotFoundError" in str(caught.value)
 
 

@@ -19,6 +19,7 @@ __all__ = ["ArchiveFiles", "FolderFiles", "MissingSideFileError", "SideFiles", "
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 _MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 
 
@@ -145,15 +146,7 @@ class ArchiveFiles:
         try:
             with self._archive.open(self._members[name]) as stream:
                 data = stream.read(self._left + 1)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-        ) as error:
+        except _ZIP_DAMAGE as error:
             raise AssetError(
                 f"a member of the zip archive cannot be unpacked: {error}", received=name, fix="Pack the archive again"
             ) from error

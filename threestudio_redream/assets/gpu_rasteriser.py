@@ -34,6 +34,7 @@ from threestudio_redream.errors import ConfigError, MissingExtraError, RedreamEr
 __all__ = ["GpuRasteriser"]
 
 _ANISOTROPY = 8.0
+_SOFTWARE = ("llvmpipe", "softpipe")  # Mesa's CPU drivers, on which anisotropic filtering takes seconds
 _contexts = threading.local()
 
 
@@ -136,7 +137,8 @@ class GpuRasteriser:
                 else:
                     textures[first].write(data, level=level)
             textures[first].filter = (self.context.LINEAR_MIPMAP_LINEAR, self.context.LINEAR)
-            textures[first].anisotropy = _ANISOTROPY
+            if not any(name in self.context.info["GL_RENDERER"].lower() for name in _SOFTWARE):
+                textures[first].anisotropy = _ANISOTROPY
         return textures
 
     def _set(self, name: str, value: object) -> None:

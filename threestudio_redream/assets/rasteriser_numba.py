@@ -7,10 +7,11 @@ that release the GIL: no threading layer of numba is started, so forking stays s
 
 from __future__ import annotations
 
+import collections
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -44,22 +45,33 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
     return flat[:size].reshape(shape)
 
 
-def _in_parallel(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Run the jobs, the first of them on the calling thread."""
-    if threads == 1 or len(jobs) == 1:
-        for job in jobs:
-            job()
+def _share(work: Callable[[int], None], count: int, threads: int) -> None:
+    """Call ``work(0) ... work(count - 1)``, each once; whichever thread is free takes the next."""
+    pending = collections.deque(range(count))
+
+    def run() -> None:
+        while True:
+            try:
+                item = pending.popleft()
+            except IndexError:
+                return
+            work(item)
+
+    helpers = min(threads, count) - 1
+    if helpers <= 0:
+        run()
         return
     global _pool
     with _pool_lock:
         if _pool is None or _pool[:2] != (os.getpid(), threads):
             _pool = (os.getpid(), threads, ThreadPoolExecutor(threads - 1, thread_name_prefix="rasteriser"))
-        waiting = [_pool[2].submit(job) for job in jobs[1:]]
+        waiting = [_pool[2].submit(run) for _ in range(helpers)]
     try:
-        jobs[0]()
+        run()
     finally:
         for future in waiting:
-            future.result()
+            if not future.cancel():  # one that has not started has nothing left to do
+                future.result()
 
 
 class _View:
@@ -99,37 +111,36 @@ class _View:
         self.starts, self.entries = bin_faces(self.boxes, y * supersample, count, self.band_rows * supersample)
         return count
 
-    def draw(self, bands: range, rgba: NDArray, depth: NDArray, normal: NDArray) -> None:
-        """Draw and resolve some of the bands."""
+    def draw(self, band: int, rgba: NDArray, depth: NDArray, normal: NDArray) -> None:
+        """Draw and resolve one band."""
         settings, (p, faces, materials, levels, texels, has_colors) = self.settings, self.arrays
         supersample, layers = settings.supersample, settings.layers
         x, y, columns, rows = self.box
         order = sample_order(supersample)
-        for band in bands:
-            begin = y + band * self.band_rows
-            end = min(begin + self.band_rows, y + rows)
-            region = (begin * supersample, end * supersample, x * supersample, columns * supersample)
-            samples = (end - begin) * columns * supersample**2
-            seen = _buffer("seen", (1 + layers, samples), np.int32)
-            nearest = _buffer("nearest", (samples,), np.float32)
-            seen.fill(-1)
-            nearest.fill(0.0)
-            chosen = self.entries[self.starts[band] : self.starts[band + 1]]
-            scene = (p, faces, materials, levels, texels, chosen, self.boxes, self.setups, region)
-            limits = (settings.near, settings.cull)
-            raster(*scene, *limits, False, nearest, nearest, seen[0])
-            used = 1
-            limit = np.full(samples if layers else 0, np.inf, np.float32)
-            while used <= layers:
-                behind = nearest.copy()
-                if raster(*scene, *limits, True, limit, behind, seen[used]) == 0:
-                    break
-                limit = behind  # the next layer lies behind this one; where there was none, behind nothing
-                used += 1
-            resolve(
-                p, faces, materials, levels, texels, has_colors, self.view, self.setups, seen[:used],
-                (begin, end), self.box, supersample, settings.shading, order, rgba, depth, normal,
-            )  # fmt: skip
+        begin = y + band * self.band_rows
+        end = min(begin + self.band_rows, y + rows)
+        region = (begin * supersample, end * supersample, x * supersample, columns * supersample)
+        samples = (end - begin) * columns * supersample**2
+        seen = _buffer("seen", (1 + layers, samples), np.int32)
+        nearest = _buffer("nearest", (samples,), np.float32)
+        seen.fill(-1)
+        nearest.fill(0.0)
+        chosen = self.entries[self.starts[band] : self.starts[band + 1]]
+        scene = (p, faces, materials, levels, texels, chosen, self.boxes, self.setups, region)
+        limits = (settings.near, settings.cull)
+        raster(*scene, *limits, False, nearest, nearest, seen[0])
+        used = 1
+        limit = np.full(samples if layers else 0, np.inf, np.float32)
+        while used <= layers:
+            behind = nearest.copy()
+            if raster(*scene, *limits, True, limit, behind, seen[used]) == 0:
+                break
+            limit = behind  # the next layer lies behind this one; where there was none, behind nothing
+            used += 1
+        resolve(
+            p, faces, materials, levels, texels, has_colors, self.view, self.setups, seen[:used],
+            (begin, end), self.box, supersample, settings.shading, order, rgba, depth, normal,
+        )  # fmt: skip
 
 
 def render_views(
@@ -145,24 +156,12 @@ def render_views(
     threads = get_threads()
     count, size = len(rgba), (rgba.shape[1], rgba.shape[2])
     small = size[0] * size[1] * settings.supersample**2 < _SMALL_VIEW
-    parts = 1 if small else threads
+    helpers = 1 if small else threads
 
-    def render_some(numbers: range) -> None:
-        for v in numbers:
-            view = _View(arrays, views[v], size, settings)
-            images = (rgba[v], depth[v], normal[v])
-            for stage in (view.project, view.set_up):
-                _in_parallel([_bind(stage, part, parts) for part in range(parts)], parts)
-            bands = view.cut()
-            jobs = [_bind(view.draw, range(part, bands, parts), *images) for part in range(min(parts, bands))]
-            if jobs:
-                _in_parallel(jobs, parts)
+    def render(v: int) -> None:
+        view = _View(arrays, views[v], size, settings)
+        _share(lambda part: view.project(part, helpers), helpers, helpers)
+        _share(lambda part: view.set_up(part, helpers), helpers, helpers)
+        _share(lambda band: view.draw(band, rgba[v], depth[v], normal[v]), view.cut(), helpers)
 
-    if small:
-        _in_parallel([_bind(render_some, range(part, count, threads)) for part in range(min(threads, count))], threads)
-    else:
-        render_some(range(count))
-
-
-def _bind(function: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    return lambda: function(*arguments)
+    _share(render, count, threads if small else 1)

@@ -61,7 +61,7 @@ def _row(corner: Sequence[Tensor], level: Level) -> Tensor:
     if level.hashed:
         for coordinate, prime in zip(corner, HASH_PRIMES):
             row = row ^ (coordinate * prime)
-    else:
-        for d, coordinate in enumerate(corner):
-            row = row + coordinate * level.resolution**d
-    return row % level.rows
+        return row & (level.rows - 1)
+    for d, coordinate in enumerate(corner):
+        row = row + coordinate * level.resolution**d
+    return torch.where(row >= level.rows, row - level.rows, row)
