@@ -43,7 +43,8 @@ def fit(mesh: Path, overrides: list[str], workdir: Path) -> dict:
     if finished.returncode != 0:
         return {"mesh": mesh.name, "error": f"exit status {finished.returncode}", "seconds": seconds}
     metrics = json.loads((workdir / "fit-asset" / tag / "save" / "metrics.json").read_text())
-    return {"mesh": mesh.name, "bytes": mesh.stat().st_size, "seconds": round(seconds, 1), **metrics}
+    glb = metrics.pop("mesh")
+    return {"mesh": mesh.name, "bytes": mesh.stat().st_size, "seconds": round(seconds, 1), **metrics, "glb": glb}
 
 
 def main() -> None:

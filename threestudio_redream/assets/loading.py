@@ -96,7 +96,8 @@ def load_asset(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Asset:
 def _load(path: Path, limits: Limits) -> Asset:
     data = read_asset_file(path, limits.max_bytes)
     kind = sniff(data, path.suffix)
-    content, files = data, FolderFiles(path.parent, limits.max_bytes - len(data))  # type: bytes, SideFiles
+    content = data
+    files: SideFiles = FolderFiles(path.parent, limits.max_bytes - len(data))
     try:
         with np.errstate(all="ignore"):  # overflow and the like are looked for in the results
             if kind == "zip":

@@ -17,7 +17,7 @@ import numpy as np
 
 from threestudio_redream.kernels.jit import njit
 
-__all__ = ["bin_faces", "covered_pixels", "project", "raster", "set_up_faces"]
+__all__ = ["bin_faces", "project", "raster", "set_up_faces"]
 
 # Copies of the constants in raster_pack: numba's disk cache watches this file only, so a kernel
 # compiled with a constant from elsewhere would outlive a change of it.
@@ -69,7 +69,7 @@ def _crossing_box(homogeneous, corners, near):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def _set_up(h, i, j, k, out):
+def _set_up(h, i, j, k, setups, f):
     """Edge functions (a, b, c of each), the plane of 1/Z and the winding; False for what is edge-on."""
     x0, y0, z0 = h[i, 0], h[i, 1], h[i, 2]
     x1, y1, z1 = h[j, 0], h[j, 1], h[j, 2]
@@ -82,10 +82,10 @@ def _set_up(h, i, j, k, out):
     if not abs(det) > _SLIVER * (abs(dx) + abs(dy) + abs(dz)):
         return False
     sign, inverse = 1.0 if det > 0.0 else -1.0, 1.0 / det
-    out[0], out[1], out[2] = sign * (y1 * z2 - z1 * y2), sign * (z1 * x2 - x1 * z2), sign * (x1 * y2 - y1 * x2)
-    out[3], out[4], out[5] = sign * (y2 * z0 - z2 * y0), sign * (z2 * x0 - x2 * z0), sign * (x2 * y0 - y2 * x0)
-    out[6], out[7], out[8] = sign * (y0 * z1 - z0 * y1), sign * (z0 * x1 - x0 * z1), sign * (x0 * y1 - y0 * x1)
-    out[9], out[10], out[11], out[12] = nx * inverse, ny * inverse, nz * inverse, sign
+    setups[f, 0], setups[f, 1], setups[f, 2] = sign * (y1 * z2 - z1 * y2), sign * (z1 * x2 - x1 * z2), sign * (x1 * y2 - y1 * x2)
+    setups[f, 3], setups[f, 4], setups[f, 5] = sign * (y2 * z0 - z2 * y0), sign * (z2 * x0 - x2 * z0), sign * (x2 * y0 - y2 * x0)
+    setups[f, 6], setups[f, 7], setups[f, 8] = sign * (y0 * z1 - z0 * y1), sign * (z0 * x1 - x0 * z1), sign * (x0 * y1 - y0 * x1)
+    setups[f, 9], setups[f, 10], setups[f, 11], setups[f, 12] = nx * inverse, ny * inverse, nz * inverse, sign
     return True
 
 
@@ -94,7 +94,9 @@ def set_up_faces(faces, homogeneous, screen, near, width, height, begin, end, bo
     """Inclusive sample boxes ``x0, y0, x1, y1`` of faces, and the edge functions of those in view.
 
     ``x1 < x0`` marks a face that touches no sample; its row of ``setups [F, 13]`` is left alone.
+    Returns the box around all of these boxes.
     """
+    left, top, right, bottom = 1 << 30, 1 << 30, -1, -1
     for f in range(begin, end):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
         zi, zj, zk = homogeneous[i, 2], homogeneous[j, 2], homogeneous[k, 2]
@@ -111,28 +113,25 @@ def set_up_faces(faces, homogeneous, screen, near, width, height, begin, end, bo
         # The margin covers the rounding of the projection; the edge functions decide exactly.
         low_x, high_x = max(np.ceil(low_x - 0.500001), 0.0), min(np.floor(high_x - 0.499999), width - 1.0)
         low_y, high_y = max(np.ceil(low_y - 0.500001), 0.0), min(np.floor(high_y - 0.499999), height - 1.0)
-        if low_x <= high_x and low_y <= high_y and _set_up(homogeneous, i, j, k, setups[f]):
-            boxes[f, 0], boxes[f, 1], boxes[f, 2], boxes[f, 3] = low_x, low_y, high_x, high_y
-
-
-@njit(nogil=True, error_model="numpy")
-def covered_pixels(boxes, supersample):
-    """Pixel box ``x0, y0, columns, rows`` around all face boxes; no columns when nothing is in view."""
-    low_x, low_y, high_x, high_y = 1 << 30, 1 << 30, -1, -1
-    for f in range(boxes.shape[0]):
-        if boxes[f, 0] <= boxes[f, 2]:
-            low_x, high_x = min(low_x, boxes[f, 0]), max(high_x, boxes[f, 2])
-            low_y, high_y = min(low_y, boxes[f, 1]), max(high_y, boxes[f, 3])
-    if high_x < 0:
-        return 0, 0, 0, 0
-    x, y = low_x // supersample, low_y // supersample
-    return x, y, high_x // supersample - x + 1, high_y // supersample - y + 1
+        if low_x <= high_x and low_y <= high_y and _set_up(homogeneous, i, j, k, setups, f):
+            x0, y0, x1, y1 = int(low_x), int(low_y), int(high_x), int(high_y)
+            boxes[f, 0], boxes[f, 1], boxes[f, 2], boxes[f, 3] = x0, y0, x1, y1
+            left, top, right, bottom = min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
+    return left, top, right, bottom
 
 
 @njit(nogil=True, error_model="numpy")
 def bin_faces(boxes, y_low, n_bands, rows):
     """Faces per band of ``rows`` sample rows from ``y_low``, in face order: ``starts [n_bands + 1], entries``."""
     starts = np.zeros(n_bands + 1, np.int64)
+    if n_bands == 1:
+        entries, found = np.zeros(boxes.shape[0], np.int32), 0
+        for f in range(boxes.shape[0]):
+            if boxes[f, 0] <= boxes[f, 2]:
+                entries[found] = f
+                found += 1
+        starts[1] = found
+        return starts, entries
     for f in range(boxes.shape[0]):
         if boxes[f, 0] <= boxes[f, 2]:
             for band in range((boxes[f, 1] - y_low) // rows, (boxes[f, 3] - y_low) // rows + 1):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from threestudio_redream.assets.raster_pack import Packed
 from threestudio_redream.assets.raster_resolve import resolve
 from threestudio_redream.assets.raster_settings import Settings, sample_order
-from threestudio_redream.assets.raster_visibility import bin_faces, covered_pixels, project, raster, set_up_faces
+from threestudio_redream.assets.raster_visibility import bin_faces, project, raster, set_up_faces
 from threestudio_redream.kernels.jit import get_threads
 
 __all__ = ["render_views"]
@@ -85,6 +85,7 @@ class _View:
         self.screen = _buffer("screen", (vertices, 2), np.float64)
         self.boxes = _buffer("boxes", (faces, 4), np.int32)
         self.setups = _buffer("setups", (faces, 13), np.float64)
+        self.extents: list[tuple[int, int, int, int]] = []
 
     def project(self, part: int, parts: int) -> None:
         count = len(self.homogeneous)
@@ -94,18 +95,21 @@ class _View:
     def set_up(self, part: int, parts: int) -> None:
         count = len(self.boxes)
         begin, end = count * part // parts, count * (part + 1) // parts
-        set_up_faces(
+        extent = set_up_faces(
             self.arrays[1], self.homogeneous, self.screen, self.settings.near, self.width, self.height,
             begin, end, self.boxes, self.setups,
         )  # fmt: skip
+        self.extents.append(extent)
 
     def cut(self) -> int:
         """Cut what is in view into bands; returns their number."""
         supersample = self.settings.supersample
-        self.box = covered_pixels(self.boxes, supersample)
-        _, y, columns, rows = self.box
-        if columns == 0:
+        low_x, low_y, high_x, high_y = zip(*self.extents, strict=True)
+        if max(high_x) < 0:
             return 0
+        x, y = min(low_x) // supersample, min(low_y) // supersample
+        columns, rows = max(high_x) // supersample - x + 1, max(high_y) // supersample - y + 1
+        self.box = (x, y, columns, rows)
         self.band_rows = min(max(1, _BAND_SAMPLES // (columns * supersample**2)), rows)
         count = -(-rows // self.band_rows)
         self.starts, self.entries = bin_faces(self.boxes, y * supersample, count, self.band_rows * supersample)
