@@ -1,6 +1,6 @@
 """Write docs/performance.md from the raw results; every figure there comes from benchmarks/results.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ def load_asset(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Asset:
         ``info`` holds ``format``, ``n_nodes`` and ``warnings``.
 
     Raises:
-        AssetError: missing, empty, truncated, damaged, degenerate, unsafe, or of an unknown format.
+        AssetError: missing, empty, truncated, damaged, degenerate, unsafe, or of an unknown format; or
+            Draco-compressed, and DracoPy is not installed.
         AssetLimitError: above a cap.
-        MissingExtraError: Draco-compressed, and DracoPy is not installed.
     """
     path = Path(path)
     try:

@@ -82,9 +82,21 @@ def _set_up(h, i, j, k, setups, f):
     if not abs(det) > _SLIVER * (abs(dx) + abs(dy) + abs(dz)):
         return False
     sign, inverse = 1.0 if det > 0.0 else -1.0, 1.0 / det
-    setups[f, 0], setups[f, 1], setups[f, 2] = sign * (y1 * z2 - z1 * y2), sign * (z1 * x2 - x1 * z2), sign * (x1 * y2 - y1 * x2)
-    setups[f, 3], setups[f, 4], setups[f, 5] = sign * (y2 * z0 - z2 * y0), sign * (z2 * x0 - x2 * z0), sign * (x2 * y0 - y2 * x0)
-    setups[f, 6], setups[f, 7], setups[f, 8] = sign * (y0 * z1 - z0 * y1), sign * (z0 * x1 - x0 * z1), sign * (x0 * y1 - y0 * x1)
+    setups[f, 0], setups[f, 1], setups[f, 2] = (
+        sign * (y1 * z2 - z1 * y2),
+        sign * (z1 * x2 - x1 * z2),
+        sign * (x1 * y2 - y1 * x2),
+    )
+    setups[f, 3], setups[f, 4], setups[f, 5] = (
+        sign * (y2 * z0 - z2 * y0),
+        sign * (z2 * x0 - x2 * z0),
+        sign * (x2 * y0 - y2 * x0),
+    )
+    setups[f, 6], setups[f, 7], setups[f, 8] = (
+        sign * (y0 * z1 - z0 * y1),
+        sign * (z0 * x1 - x0 * z1),
+        sign * (x0 * y1 - y0 * x1),
+    )
     setups[f, 9], setups[f, 10], setups[f, 11], setups[f, 12] = nx * inverse, ny * inverse, nz * inverse, sign
     return True
 

@@ -68,11 +68,8 @@ def decode_draco(streams: Sequence[bytes], limits: Limits) -> list[DracoMesh]:
         raise _failed(type(error).__name__) from error
     message = reply.stderr.decode("utf-8", "replace").strip()[-200:]
     if reply.returncode == NO_DECODER:
-        raise AssetError(
-            f"The asset is Draco-compressed and the package DracoPy did not import: {message}",
-            received="KHR_draco_mesh_compression",
-            fix="Run: pip install DracoPy",
-        )
+        problem = "the geometry is Draco-compressed, and the package DracoPy did not import"
+        raise AssetError(problem, received=message, fix="Install it with: pip install DracoPy")
     if reply.returncode != 0:
         raise _failed(
             message if reply.returncode == BAD_STREAM else f"the decoder ended with status {reply.returncode}"
