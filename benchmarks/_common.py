@@ -27,7 +27,7 @@ def environment(packages: Iterable[str] = _PACKAGES) -> dict[str, Any]:
     """Command, commit, machine, threads, versions and load: what a figure needs beside it."""
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "REDREAM_KERNELS")
     return {
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *map(_without_folder, sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -40,6 +40,12 @@ def environment(packages: Iterable[str] = _PACKAGES) -> dict[str, Any]:
         "threads": {name: os.environ[name] for name in names if name in os.environ},
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
     }
+
+
+def _without_folder(argument: str) -> str:
+    """An absolute path says more about a machine than about the run: keep its last two parts."""
+    path = Path(argument)
+    return str(Path(*path.parts[-2:])) if path.is_absolute() else argument
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

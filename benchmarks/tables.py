@@ -87,7 +87,7 @@ def hashgrid(results: dict[str, Any]) -> list[str]:
         "",
         "131,072 points, 16 levels x 2 features, forward and backward to the table; milliseconds, median (best).",
         "",
-        "| implementation | 2^15 forward | 2^15 forward + backward | 2^19 forward | 2^19 forward + backward | gradient error |",
+        "| implementation | 2^15 forward | 2^15 both | 2^19 forward | 2^19 both | gradient error |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
 
