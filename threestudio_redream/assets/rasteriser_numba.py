@@ -26,7 +26,8 @@ from threestudio_redream.kernels.jit import get_threads
 __all__ = ["render_views"]
 
 _BAND_SAMPLES = 48 * 1024
-_SMALL_VIEW = 256 * 256  # samples; a smaller view is drawn by one thread
+_SMALL_VIEW = 256 * 256  # samples; of several smaller views each is drawn by one thread
+_TINY_VIEW = 24 * 1024  # samples; a smaller view is not worth two threads
 
 _buffers = threading.local()
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None  # process, threads, executor
@@ -101,7 +102,7 @@ class _View:
         )  # fmt: skip
         self.extents.append(extent)
 
-    def cut(self) -> int:
+    def cut(self, threads: int) -> int:
         """Cut what is in view into bands; returns their number."""
         supersample = self.settings.supersample
         low_x, low_y, high_x, high_y = zip(*self.extents, strict=True)
@@ -110,7 +111,8 @@ class _View:
         x, y = min(low_x) // supersample, min(low_y) // supersample
         columns, rows = max(high_x) // supersample - x + 1, max(high_y) // supersample - y + 1
         self.box = (x, y, columns, rows)
-        self.band_rows = min(max(1, _BAND_SAMPLES // (columns * supersample**2)), rows)
+        fair = rows if threads == 1 else -(-rows // (2 * threads))
+        self.band_rows = min(max(1, _BAND_SAMPLES // (columns * supersample**2)), fair)
         count = -(-rows // self.band_rows)
         self.starts, self.entries = bin_faces(self.boxes, y * supersample, count, self.band_rows * supersample)
         return count
@@ -159,13 +161,14 @@ def render_views(
     arrays = (*packed[:4], packed.texels.view(np.uint32).ravel(), packed.has_colors)
     threads = get_threads()
     count, size = len(rgba), (rgba.shape[1], rgba.shape[2])
-    small = size[0] * size[1] * settings.supersample**2 < _SMALL_VIEW
-    helpers = 1 if small else threads
+    samples = size[0] * size[1] * settings.supersample**2
+    by_view = samples < _TINY_VIEW or (samples < _SMALL_VIEW and count >= threads)
+    helpers = 1 if by_view else threads
 
     def render(v: int) -> None:
         view = _View(arrays, views[v], size, settings)
         _share(lambda part: view.project(part, helpers), helpers, helpers)
         _share(lambda part: view.set_up(part, helpers), helpers, helpers)
-        _share(lambda band: view.draw(band, rgba[v], depth[v], normal[v]), view.cut(), helpers)
+        _share(lambda band: view.draw(band, rgba[v], depth[v], normal[v]), view.cut(helpers), helpers)
 
-    _share(render, count, threads if small else 1)
+    _share(render, count, threads if by_view else 1)

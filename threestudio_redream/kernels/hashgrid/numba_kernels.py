@@ -53,28 +53,29 @@ _FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 # --- one row of features as one LLVM vector -------------------------------------------------------
+# (code that writes code: it runs only when nothing is cached, hence not counted in coverage)
 
 
-def _data(context, builder, signature, args, position: int):
+def _data(context, builder, signature, args, position: int):  # pragma: no cover
     return context.make_array(signature.args[position])(context, builder, args[position]).data
 
 
-def _splat(builder, scalar, lanes: int):
+def _splat(builder, scalar, lanes: int):  # pragma: no cover
     empty = ir.Constant(ir.VectorType(_FLOAT, lanes), ir.Undefined)
     one = builder.insert_element(empty, scalar, ir.Constant(_INT32, 0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
 
 
-def _vector(builder, values, at, lanes: int):
+def _vector(builder, values, at, lanes: int):  # pragma: no cover
     return builder.bitcast(builder.gep(values, [at]), ir.VectorType(_FLOAT, lanes).as_pointer())
 
 
-def _row(builder, values, base, row, lanes: int):
+def _row(builder, values, base, row, lanes: int):  # pragma: no cover
     at = builder.mul(builder.zext(row, _INT64), ir.Constant(_INT64, lanes))
     return _vector(builder, values, builder.add(base, at), lanes)
 
 
-@intrinsic
+@intrinsic  # pragma: no cover
 def _weighted_sum(typingctx, lanes, corners, table, base, rows, weights, i, out, at):
     """``out[at : at + F] = sum_c weights[c, i] * table[base + rows[c, i] * F :][:F]``."""
 
@@ -96,7 +97,7 @@ def _weighted_sum(typingctx, lanes, corners, table, base, rows, weights, i, out,
     return types.void(lanes, corners, table, base, rows, weights, i, out, at), codegen
 
 
-@intrinsic
+@intrinsic  # pragma: no cover
 def _weighted_add(typingctx, lanes, corners, table, base, rows, weights, i, grad, at):
     """``table[base + rows[c, i] * F :][:F] += weights[c, i] * grad[at : at + F]`` for each corner c in turn."""
 
@@ -117,7 +118,7 @@ def _weighted_add(typingctx, lanes, corners, table, base, rows, weights, i, grad
     return types.void(lanes, corners, table, base, rows, weights, i, grad, at), codegen
 
 
-@intrinsic
+@intrinsic  # pragma: no cover
 def _dot(typingctx, lanes, corners, table, base, rows, dots, i, grad, at):
     """``dots[c, i] = <table[base + rows[c, i] * F :][:F], grad[at : at + F]>`` for each corner c."""
 
@@ -139,7 +140,7 @@ def _dot(typingctx, lanes, corners, table, base, rows, dots, i, grad, at):
     return types.void(lanes, corners, table, base, rows, dots, i, grad, at), codegen
 
 
-@intrinsic
+@intrinsic  # pragma: no cover
 def _copy(typingctx, lanes, source, source_at, target, target_at):
     """``target[target_at : target_at + F] = source[source_at : source_at + F]``."""
 
