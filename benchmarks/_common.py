@@ -107,6 +107,14 @@ def write_results(name: str, results: dict[str, Any]) -> Path:
     return target
 
 
+def _short(argument: str) -> str:
+    """A command-line argument without folders that only this machine has."""
+    path = Path(argument).absolute()
+    if os.sep not in argument:
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(Path(*path.parts[-3:]))
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

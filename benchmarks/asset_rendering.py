@@ -54,7 +54,8 @@ def work(name: str) -> None:
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a renderer prints must not mix with the answers
-    kind, renderer = RENDERERS[name], None
+    kind: type[Any] = RENDERERS[name]
+    renderer: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any] = {}
@@ -115,9 +116,8 @@ class Worker:
 
 def compare(one: Any, other: Any) -> dict[str, float]:
     """Overlap of two masks, and the median relative difference of ray distances where both see something."""
-    first, second = (
-        image["rgba"][..., 3] > 0.5 * (255 if image["rgba"].dtype == np.uint8 else 1) for image in (one, other)
-    )
+    scales = [255.0 if image["rgba"].dtype == np.uint8 else 1.0 for image in (one, other)]
+    first, second = (image["rgba"][..., 3] > 0.5 * scale for image, scale in zip((one, other), scales, strict=True))
     height, width = first.shape
     focal = 0.5 * height / np.tan(0.5 * np.deg2rad(FOV_DEG))
     x, y = np.arange(width) + 0.5 - 0.5 * width, (np.arange(height) + 0.5 - 0.5 * height)[:, None]
@@ -125,7 +125,7 @@ def compare(one: Any, other: Any) -> dict[str, float]:
     distances = [image["depth"] * (stretch if str(image["along"]) == "z" else 1.0) for image in (one, other)]
     both = first & second & (distances[0] > 0)
     error = np.abs(distances[0] - distances[1])[both] / distances[0][both]
-    colors = [image["rgba"][..., :3] / (255.0 if image["rgba"].dtype == np.uint8 else 1.0) for image in (one, other)]
+    colors = [image["rgba"][..., :3] / scale for image, scale in zip((one, other), scales, strict=True)]
     return {
         "mask_iou": round(float((first & second).sum() / max((first | second).sum(), 1)), 4),
         "median_depth_error": float(f"{np.median(error):.2g}") if both.any() else 1.0,
@@ -215,16 +215,14 @@ def table(results: list[dict[str, Any]]) -> str:
         lines.append(f"\n{result['mesh']}: {result['faces']} faces, textures {result['textures']}")
         for row in result["renderers"]:
             if "error" in row:
-                lines.append(f"  {row['renderer']:32} did not run: {row['error']}")
+                lines.append(f"  {row['renderer']:31} did not run: {row['error']}")
                 continue
-            timings = [row[f"{size}px"] for size in SIZES]
-            figures = "  ".join(
-                f"{size} px {timing['best_ms_per_view']:9.3f} ms {timing['views_per_second_best']:8.1f}/s"
-                for size, timing in zip(SIZES, timings, strict=True)
-            )
-            lines.append(
-                f"  {row['renderer']:32} {figures}  IoU {row['mask_iou']:.4f}  depth {row['median_depth_error']:.1e}"
-            )
+            text = f"  {row['renderer']:31}"
+            for size in SIZES:
+                timing = row[f"{size}px"]
+                text += f" {size} px {timing['best_ms_per_view']:8.2f} ms {timing['views_per_second_best']:7.1f}/s "
+            text += f" IoU {row['mask_iou']:.4f}  depth {row['median_depth_error']:.0e}"
+            lines.append(f"{text}  colour {row['mean_color_error']:.3f}")
     return "\n".join(lines)
 
 

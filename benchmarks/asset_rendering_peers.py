@@ -143,7 +143,7 @@ class Pyrender(Peer):
             uv = None
             if material.texture is not None and asset.uvs is not None:
                 skin.baseColorTexture = Image.fromarray(material.texture[..., :3])
-                uv = asset.uvs[used] * [1, -1] + [0, 1]
+                uv = np.column_stack([asset.uvs[used, 0], 1.0 - asset.uvs[used, 1]])
             visual = trimesh.visual.TextureVisuals(uv=uv, material=skin)
             mesh = trimesh.Trimesh(asset.vertices[used], faces, visual=visual, process=False)
             self.scene.add(pyrender.Mesh.from_trimesh(mesh, smooth=False))
@@ -182,9 +182,9 @@ class Pyvista(Peer):
             mesh = self.pyvista.PolyData(asset.vertices[used], cells)
             texture = None
             if material.texture is not None and asset.uvs is not None:
-                mesh.active_texture_coordinates = asset.uvs[used] * [1, -1] + [0, 1]
+                mesh.active_texture_coordinates = np.column_stack([asset.uvs[used, 0], 1.0 - asset.uvs[used, 1]])
                 texture = self.pyvista.Texture(np.ascontiguousarray(material.texture[..., :3]))
-                texture.mipmap = texture.interpolate = texture.repeat = True
+                texture.interpolate = texture.repeat = True  # mip levels make VTK filter anisotropically: far slower
             plotter.add_mesh(mesh, texture=texture, color=material.base_color[:3], lighting=False)
         plotter.camera.clipping_range = (0.05, 10.0)
         return plotter
@@ -229,7 +229,7 @@ class Mitsuba(Peer):
             values["vertex_positions"] = asset.vertices[used].ravel()
             values["faces"] = faces.astype(np.uint32).ravel()
             uv = np.zeros((len(used), 2), np.float32) if asset.uvs is None else asset.uvs[used]
-            values["vertex_texcoords"] = (uv * np.float32([1, -1]) + np.float32([0, 1])).astype(np.float32).ravel()
+            values["vertex_texcoords"] = np.column_stack([uv[:, 0], 1.0 - uv[:, 1]]).astype(np.float32).ravel()
             values.update()
             self.shapes[f"part{number}"] = mesh
         self.scene = mitsuba.load_dict({"type": "scene", **self.shapes})

@@ -1,7 +1,7 @@
 """Files that are made to cost time or memory.
 
-The promise is an end within 2 s and 1 GB each. The memory is a hard limit here. The time is processor time,
-with a margin of two for machines whose cores are shared; a loader that follows a bomb misses it by far.
+The promise is an end within 2 s and 1 GB each. The memory is a hard limit here. The time is processor time; a
+file that misses it is tried twice more, because work beside the tests inflates it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from threestudio_redream.assets import DEFAULT_LIMITS
 
 pytest.importorskip("resource", reason="process limits need POSIX")
 
-SECONDS = 2.0 * 2.0
+SECONDS = 2.0
 
 TEXT = DEFAULT_LIMITS.max_text_bytes
 SQUARE = b"v 0.25 1.5 -3\nv 1 0 0\nv 0 1 0\n"
@@ -191,7 +191,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, 
         (folder / name).write_bytes(build())
     script = Path(__file__).with_name("asset_bombs.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(script), str(folder)]
+    command = [sys.executable, str(script), str(folder), str(SECONDS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     for path in folder.iterdir():
         path.unlink()

@@ -32,9 +32,9 @@ def encode_reference(
     Returns:
         ``[N, len(levels) * n_features]``, the coarsest level first.
     """
-    table = params.view(-1, n_features)
+    tables = params.view(-1, n_features).split([level.rows for level in levels])
     x = x.clamp(0.0, 1.0)
-    return torch.cat([_encode_level(x, table, level, smoothstep) for level in levels], dim=-1)
+    return torch.cat([_encode_level(x, *pair, smoothstep) for pair in zip(tables, levels)], dim=-1)
 
 
 def _encode_level(x: Tensor, table: Tensor, level: Level, smoothstep: bool) -> Tensor:
@@ -43,16 +43,16 @@ def _encode_level(x: Tensor, table: Tensor, level: Level, smoothstep: bool) -> T
     fraction = position - cell
     if smoothstep:
         fraction = fraction * fraction * (3.0 - 2.0 * fraction)
-    corner_axes = cell.long().unbind(-1)
-    upper_weights = fraction.unbind(-1)
-    total = x.new_zeros(x.shape[0], table.shape[1])
+    axes, upper = cell.long().unbind(-1), fraction.unbind(-1)
+    rows, weights = [], []
     for bits in itertools.product((0, 1), repeat=x.shape[-1]):
-        row = _row([axis + bit for axis, bit in zip(corner_axes, bits)], level)
-        weight = torch.ones_like(upper_weights[0])
-        for upper, bit in zip(upper_weights, bits):
-            weight = weight * (upper if bit else 1.0 - upper)
-        total = total + weight[:, None] * table.index_select(0, row + level.offset)
-    return total
+        rows.append(_row([axis + bit for axis, bit in zip(axes, bits)], level))
+        weight = torch.ones_like(upper[0])
+        for share, bit in zip(upper, bits):
+            weight = weight * (share if bit else 1.0 - share)
+        weights.append(weight)
+    values = table.index_select(0, torch.cat(rows)).view(len(rows), x.shape[0], table.shape[1])
+    return (torch.stack(weights)[..., None] * values).sum(0)
 
 
 def _row(corner: Sequence[Tensor], level: Level) -> Tensor:
