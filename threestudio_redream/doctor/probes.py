@@ -70,7 +70,7 @@ PROBES: tuple[Probe, ...] = (
     _base("numba>=0.60", "numba", "fast CPU kernels", check="numba"),
     _base("scipy>=1.12", "scipy", "nearest neighbours, images"),
     _base("trimesh>=4.6", "trimesh", "3D files"),
-    _base("DracoPy>=1.4", "DracoPy", "Draco-compressed glTF", check="draco"),
+    _base("DracoPy>=1.5", "DracoPy", "Draco-compressed glTF", check="draco"),
     _base("pillow>=10.3", "PIL", "textures and pictures", check="pillow"),
     _base("scikit-image>=0.22", "skimage", "marching cubes", check="marching_cubes"),
     _base("fast-simplification>=0.1.7", "fast_simplification", "mesh decimation"),
