@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 
@@ -75,13 +76,16 @@ def test_values_and_gradients(case, count):
 
 @pytest.mark.parametrize("case", CASES)
 def test_second_order(case):
-    """A loss on the gradient by position, as analytic normals have it, and on the gradient by the table."""
-    grid, x, weights = make(case)
-    x.requires_grad_()
-    weights.requires_grad_()
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    """A loss on the gradient by position, as analytic normals have it, and on the gradient by the table.
 
-    def compute():
+    The reference runs in float64 here: thousands of points share the few rows of a coarse dense level.
+    """
+    single, *inputs = make(case)
+    double = copy.deepcopy(single).double()
+    inputs.append(torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(5)))
+
+    def compute(grid):
+        x, weights, direction = (value.to(grid.params.dtype).requires_grad_() for value in inputs)
         y = grid(x)
         (slope,) = torch.autograd.grad(y, x, weights, create_graph=True)
         loss = (slope * direction).sum() + slope.square().mean() + y.square().sum()
@@ -89,8 +93,10 @@ def test_second_order(case):
         (table,) = torch.autograd.grad(grid(x), grid.params, weights, create_graph=True)
         return (slope.detach(), *first, *torch.autograd.grad(table.square().sum(), (x, weights)))
 
-    for found, expected in both_backends(grid, compute):
-        assert relative(found, expected) <= 2e-6
+    single.backend = "numba"
+    for found, expected in zip(compute(single), compute(double)):
+        assert found.dtype == torch.float32
+        assert relative(found, expected) <= 1e-5
 
 
 def test_third_order_is_refused_not_wrong():

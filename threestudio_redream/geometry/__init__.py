@@ -1,1 +1,0 @@
-"""Geometry of this project: initialisers and prior losses."""
