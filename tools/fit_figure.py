@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from threestudio_redream.assets import load_asset
+from threestudio_redream.assets import Asset, load_asset
 from threestudio_redream.assets.normalise import axis_rotation
 from threestudio_redream.assets.rasteriser import AssetRenderer
 from threestudio_redream.cameras import orbit_c2w
@@ -41,7 +41,7 @@ def main() -> None:
     cameras = orbit_c2w(np.array(AZIMUTHS), views.eval_elevation_deg, views.eval_camera_distance)
     count = len(list((args.trial / "save" / f"it{step}-test").glob("*.png")))
 
-    def row(asset) -> np.ndarray:  # type: ignore[no-untyped-def]
+    def row(asset: Asset) -> np.ndarray:
         rgba = AssetRenderer(asset)(cameras, views.fovy_deg, size, size).rgba
         return np.concatenate(list(rgba[..., :3] + 1.0 - rgba[..., 3:]), axis=1)
 
