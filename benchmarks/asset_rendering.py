@@ -38,7 +38,7 @@ def load(mesh: str) -> Any:
     from threestudio_redream.assets import load_asset, normalise
     from threestudio_redream.assets.sample import sample_asset
 
-    return sample_asset() if mesh == "sample" else normalise(load_asset(mesh))
+    return normalise(sample_asset() if mesh == "sample" else load_asset(mesh))
 
 
 def cameras(count: int) -> np.ndarray:
