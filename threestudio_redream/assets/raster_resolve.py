@@ -84,17 +84,35 @@ def _into_unit(coordinate, repeat):
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
-def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, coarse_only):
-    """Filtered texture colour in [0, 1] under a pixel footprint.
+def _exponent(value):
+    """``floor(log2(value))`` of a positive number, from its bits; 1024 for infinity and NaN."""
+    return (np.float64(value).view(np.int64) >> 52) - 1023
 
-    ``(ux, vx)`` and ``(uy, vy)`` are the changes of ``(u, v)`` over one footprint to the right and
-    down. Along the longer axis of the footprint up to MAX_TAPS trilinear look-ups are averaged;
-    ``coarse_only`` settles for one bilinear look-up in the nearest level.
-    """
-    repeat = materials[material, REPEAT] != 0.0
-    first = int(materials[material, FIRST_LEVEL])
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _unpack(red_green, blue_alpha):
+    field, shift, scale = np.uint64(0xFFFFFFFF), np.uint64(32), _BYTE / _ONE
+    return (
+        np.int64(red_green & field) * scale,
+        np.int64(red_green >> shift) * scale,
+        np.int64(blue_alpha & field) * scale,
+        np.int64(blue_alpha >> shift) * scale,
+    )
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _sample_nearest_level(levels, texels, first, last, repeat, u, v, ux, uy, vx, vy):
+    """One bilinear look-up in the mip level whose texels are about as large as the footprint."""
+    area = abs(ux * vy - uy * vx) * levels[first, 1] * levels[first, 2] * LOD_SCALE
+    level = min(first + max((_exponent(area) + 1) >> 1, 0), last)
+    nothing = np.uint64(0)
+    return _unpack(*_add_bilinear(levels, texels, level, u, v, repeat, 1.0, nothing, nothing))
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _sample_filtered(levels, texels, first, last, repeat, u, v, ux, uy, vx, vy):
+    """Up to MAX_TAPS trilinear look-ups along the longer axis of the footprint."""
     width, height = levels[first, 1], levels[first, 2]
-    u, v = _into_unit(u, repeat), _into_unit(v, repeat)
     # Squared singular values of the footprint, in texels: mean + spread and mean - spread.
     ux_texels, uy_texels, vx_texels, vy_texels = ux * width, uy * width, vx * height, vy * height
     xx = ux_texels * ux_texels + vx_texels * vx_texels
@@ -102,28 +120,21 @@ def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, c
     xy = ux_texels * uy_texels + vx_texels * vy_texels
     mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
     spread = np.sqrt(half * half + xy * xy)
-    last = first + int(materials[material, LEVEL_COUNT]) - 1
-    level, taps, step_u, step_v, weight = first, 1, 0.0, 0.0, 0.0
-    if not mean + spread < 1e12:  # seen edge-on, or next to the eye: the average of the texture
-        level = last
-    elif mean + spread > 1.0:
-        ratio = (mean + spread) / max(mean - spread, 1.0)
-        if ratio > 2.25 and not coarse_only:
+    taps, step_u, step_v, area = 1, 0.0, 0.0, mean + spread
+    if 1.0 < area < 1e12:  # beyond, the surface is seen edge-on or next to the eye: one look-up, last level
+        ratio = area / max(mean - spread, 1.0)
+        if ratio > 2.25:
             taps = int(min(np.sqrt(ratio) + 0.5, MAX_TAPS))
             # Screen direction of the longer axis: eigenvector of [[xx, xy], [xy, yy]] to mean + spread.
             along_x, along_y = (half + spread, xy) if half >= 0.0 else (xy, spread - half)
             norm = taps * np.sqrt(along_x * along_x + along_y * along_y)
             step_u, step_v = (ux * along_x + uy * along_y) / norm, (vx * along_x + vy * along_y) / norm
             u, v = u - 0.5 * (taps - 1) * step_u, v - 0.5 * (taps - 1) * step_v
-        area = max(mean - spread, (mean + spread) / (taps * taps)) * LOD_SCALE
-        while area >= 4.0 and level < last:
-            area *= 0.25
-            level += 1
-        # Between two levels the weight is linear in the size of the footprint, not in its logarithm.
-        if area > 1.0 and level < last:
-            weight = np.sqrt(area) - 1.0
-            if coarse_only:
-                level, weight = level + int(weight + 0.5), 0.0
+        area = max(mean - spread, area / (taps * taps))
+    area *= LOD_SCALE
+    level = min(first + max(_exponent(area) >> 1, 0), last)
+    # Between two levels the weight is linear in the size of the footprint, not in its logarithm.
+    weight = np.sqrt(area) / (1 << (level - first)) - 1.0 if area > 1.0 and level < last else 0.0
     red_green, blue_alpha = np.uint64(0), np.uint64(0)
     coarse, fine = weight / taps, (1.0 - weight) / taps
     for _ in range(taps):
@@ -132,14 +143,7 @@ def _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, c
             red_green, blue_alpha = _add_bilinear(levels, texels, below, u, v, repeat, share, red_green, blue_alpha)
             share, below = (coarse, level + 1) if below == level else (0.0, level)
         u, v = u + step_u, v + step_v
-    field, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
-    scale = _BYTE / _ONE
-    return (
-        np.int64(red_green & field) * scale,
-        np.int64(red_green >> shift) * scale,
-        np.int64(blue_alpha & field) * scale,
-        np.int64(blue_alpha >> shift) * scale,
-    )
+    return _unpack(red_green, blue_alpha)
 
 
 @njit(nogil=True, error_model="numpy", forceinline=True)
@@ -223,7 +227,13 @@ def _shade(p, faces, materials, levels, texels, has_colors, view, shading, f, se
         uy = (setups[f, 1] * u0 + setups[f, 4] * u1 + setups[f, 7] * u2) * scale
         vx = (setups[f, 0] * v0 + setups[f, 3] * v1 + setups[f, 6] * v2) * scale
         vy = (setups[f, 1] * v0 + setups[f, 4] * v1 + setups[f, 7] * v2) * scale
-        red, green, blue, opacity = _sample_texture(materials, levels, texels, material, u, v, ux, uy, vx, vy, minor)
+        repeat, first = materials[material, REPEAT] != 0.0, int(materials[material, FIRST_LEVEL])
+        last = first + int(materials[material, LEVEL_COUNT]) - 1
+        u, v = _into_unit(u, repeat), _into_unit(v, repeat)
+        if minor:
+            red, green, blue, opacity = _sample_nearest_level(levels, texels, first, last, repeat, u, v, ux, uy, vx, vy)
+        else:
+            red, green, blue, opacity = _sample_filtered(levels, texels, first, last, repeat, u, v, ux, uy, vx, vy)
         alpha *= opacity
     if has_colors:
         red = _times(red, b0 * p[i, 8] + b1 * p[j, 8] + b2 * p[k, 8])

@@ -39,7 +39,7 @@ def bilinear(packed: Packed, level: Ints, uv: Floats, repeat: Bools) -> Floats:
 
 
 def sample_texture(packed: Packed, material: Floats, uv: Floats, footprint: Floats, minor: Bools) -> Floats:
-    """Filtered RGBA ``[N, 4]`` in [0, 1]; see the kernel of the same purpose in :mod:`.raster_resolve`.
+    """Filtered RGBA ``[N, 4]`` in [0, 1]; see the kernels of the same purpose in :mod:`.raster_resolve`.
 
     Args:
         material: ``[N, 10]`` rows. uv: ``[N, 2]``. footprint: ``[N, 2, 2]``: row 0 the change of uv to
@@ -49,34 +49,46 @@ def sample_texture(packed: Packed, material: Floats, uv: Floats, footprint: Floa
     last = first + material[:, LEVEL_COUNT].astype(np.int64) - 1
     repeat = material[:, REPEAT] != 0
     uv = into_unit(uv, repeat)
+    result = np.zeros((len(uv), 4))
+    for chosen, sample in ((minor, _sample_nearest_level), (~minor, _sample_filtered)):
+        if chosen.any():
+            result[chosen] = sample(packed, first[chosen], last[chosen], repeat[chosen], uv[chosen], footprint[chosen])
+    return result
+
+
+def _exponent(values: Floats) -> Ints:
+    """``floor(log2(values))``; large for what is not finite."""
+    return np.where(np.isfinite(values), np.frexp(values)[1] - 1, 1024).astype(np.int64)
+
+
+def _sample_nearest_level(
+    packed: Packed, first: Ints, last: Ints, repeat: Bools, uv: Floats, footprint: Floats
+) -> Floats:
+    determinant = footprint[:, 0, 0] * footprint[:, 1, 1] - footprint[:, 1, 0] * footprint[:, 0, 1]
+    area = np.abs(determinant) * packed.levels[first, 1:].prod(1) * LOD_SCALE
+    level = np.minimum(first + np.maximum((_exponent(area) + 1) >> 1, 0), last)
+    return bilinear(packed, level, uv, repeat)
+
+
+def _sample_filtered(packed: Packed, first: Ints, last: Ints, repeat: Bools, uv: Floats, footprint: Floats) -> Floats:
     right, down = np.moveaxis(footprint * packed.levels[first, None, 1:], 1, 0)
     xx, yy, xy = (right * right).sum(1), (down * down).sum(1), (right * down).sum(1)
     mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
     spread = np.sqrt(half * half + xy * xy)
-    major, small = mean + spread, mean - spread
-    endless = ~(major < 1e12)
-    filtered = (major > 1.0) & ~endless
-    major = np.where(filtered, major, 1.0)
-    small = np.where(filtered, small, 1.0)
-
-    ratio = major / np.maximum(small, 1.0)
-    stretched = filtered & (ratio > 2.25) & ~minor
+    major = mean + spread
+    filtered = (major > 1.0) & (major < 1e12)
+    ratio = np.where(filtered, major, 1.0) / np.maximum(np.where(filtered, mean - spread, 1.0), 1.0)
+    stretched = ratio > 2.25
     taps = np.where(stretched, np.minimum(np.sqrt(ratio) + 0.5, MAX_TAPS).astype(np.int64), 1)
     along = np.where((half >= 0)[:, None], np.stack([half + spread, xy], 1), np.stack([xy, spread - half], 1))
     norm = np.where(stretched, taps * np.linalg.norm(along, axis=1), 1.0)
     step = np.where(stretched[:, None], np.einsum("na,nac->nc", along, footprint) / norm[:, None], 0.0)
     uv = np.where(stretched[:, None], uv - 0.5 * (taps - 1)[:, None] * step, uv)
 
-    area = np.where(filtered, np.maximum(small, major / (taps * taps)) * LOD_SCALE, 1.0)
-    level = first.copy()
-    while (deeper := (area >= 4.0) & (level < last)).any():
-        area[deeper] *= 0.25
-        level[deeper] += 1
-    weight = np.where((area > 1.0) & (level < last), np.sqrt(np.maximum(area, 1.0)) - 1.0, 0.0)
-    nearest = (weight + 0.5).astype(np.int64)
-    level = np.where(endless, last, np.where(minor, level + nearest, level))
-    weight = np.where(minor | endless, 0.0, weight)
-
+    area = np.where(filtered, np.maximum(mean - spread, major / (taps * taps)), major) * LOD_SCALE
+    level = np.minimum(first + np.maximum(_exponent(area) >> 1, 0), last)
+    between = (area > 1.0) & (level < last)
+    weight = np.where(between, np.sqrt(np.where(between, area, 1.0)) / (1 << (level - first)) - 1.0, 0.0)
     result = np.zeros((len(uv), 4))
     for tap in range(int(taps.max())):
         some = np.nonzero(tap < taps)[0]
