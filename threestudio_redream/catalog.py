@@ -25,4 +25,7 @@ BUILTIN_MODULES: dict[str, str] = {
 REDREAM_MODULES: dict[str, str] = {
     "redream-asset-datamodule": "threestudio_redream.data.asset_views",
     "redream-fit-asset-system": "threestudio_redream.systems.fit_asset",
+    "redream-score-distillation-system": "threestudio_redream.systems.score_distillation",
+    "redream-sds-guidance": "threestudio_redream.guidance.sds",
+    "redream-stable-diffusion-prompt-processor": "threestudio_redream.prompt_processors.stable_diffusion",
 }

@@ -1,7 +1,7 @@
 """Files that are made to cost time or memory.
 
 The promise is an end within 2 s and 1 GB each. The memory is a hard limit here. The time is processor time; a
-file that misses it is tried twice more, because work beside the tests inflates it.
+file that misses it is tried four times more, because work beside the tests inflates it.
 """
 
 from __future__ import annotations

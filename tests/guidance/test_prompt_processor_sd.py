@@ -1,0 +1,55 @@
+"""Text embeddings through a model's own text encoder."""
+
+import pytest
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_embeddings_are_those_of_transformers(tiny_model):
+    processor = StableDiffusionPromptProcessor(
+        {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat"}
+    )
+    utils = processor()
+    tokenizer = CLIPTokenizer.from_pretrained(tiny_model, subfolder="tokenizer")
+    encoder = CLIPTextModel.from_pretrained(tiny_model, subfolder="text_encoder")
+    for text, found in (("a red cat", utils.text_embeddings), ("", utils.uncond_text_embeddings)):
+        tokens = tokenizer(text, padding="max_length", max_length=24, return_tensors="pt")
+        torch.testing.assert_close(found, encoder(tokens["input_ids"])[0])
+    back = utils.text_embeddings_vd[utils.direction2idx["back"]]
+    tokens = tokenizer("a red cat, back view", padding="max_length", max_length=24, return_tensors="pt")
+    torch.testing.assert_close(back[None], encoder(tokens["input_ids"])[0])
+
+
+def test_the_second_time_comes_from_the_cache(tiny_model, monkeypatch):
+    keys = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat"}
+    first = StableDiffusionPromptProcessor(keys)().text_embeddings
+
+    def fail(*_):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(StableDiffusionPromptProcessor, "encode_prompts", fail)
+    torch.testing.assert_close(StableDiffusionPromptProcessor(keys)().text_embeddings, first)
+
+
+def test_foreign_tokenizer_is_refused(tiny_model, tmp_path):
+    import shutil
+
+    from tools.mini.tokenizer import learn_tokenizer
+
+    folder = tmp_path / "mixed"
+    shutil.copytree(tiny_model, folder)
+    shutil.rmtree(folder / "tokenizer")
+    learn_tokenizer([f"word{letter}{other}" for letter in "abcdef" for other in "ghijkl"]).save_pretrained(
+        folder / "tokenizer"
+    )
+    with pytest.raises(ConfigError, match="more tokens") as error:
+        StableDiffusionPromptProcessor({"pretrained_model_name_or_path": str(folder), "prompt": "a cat"})
+    assert "saved with the model" in error.value.fix

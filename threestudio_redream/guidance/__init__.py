@@ -1,0 +1,1 @@
+"""Guidances: what a 2D diffusion model says about renders."""

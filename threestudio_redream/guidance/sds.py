@@ -1,0 +1,142 @@
+"""``redream-sds-guidance``: Score Distillation Sampling (Poole et al., 2022) with a latent diffusion model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
+from threestudio_redream.runtime import BaseObject, register
+from threestudio_redream.runtime.guidance.base import GuidanceClock, sds_loss
+
+__all__ = ["GRADIENTS", "WEIGHTINGS", "SDSGuidance", "pixel_loss", "timestep_weight"]
+
+GRADIENTS = ("encoder", "decoder")
+WEIGHTINGS = ("sds", "uniform", "fantasia3d")
+
+
+def timestep_weight(alpha: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+    """w(t): ``sds`` is sigma_t^2, ``uniform`` 1, ``fantasia3d`` alpha_t sigma_t^2 (Chen et al., 2023).
+
+    Raises:
+        ConfigError: for another name.
+    """
+    if weighting == "sds":
+        return sigma**2
+    if weighting == "uniform":
+        return torch.ones_like(sigma)
+    if weighting == "fantasia3d":
+        return alpha * sigma**2
+    raise ConfigError("Unknown weighting of timesteps", received=weighting, fix=f"Use one of {', '.join(WEIGHTINGS)}.")
+
+
+def pixel_loss(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """``0.5 sum(weight (images - target)^2) / B``, scaled as if a latent were 12 colour values.
+
+    Args:
+        images: ``[B, H, W, 3]`` with a graph. target: the same shape, a constant. weight: ``[B, 1, 1, 1]``.
+    """
+    return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * 12.0)
+
+
+@register("redream-sds-guidance")
+class SDSGuidance(GuidanceClock, BaseObject):
+    """SDS on renders.
+
+    Keys:
+        pretrained_model_name_or_path: ``mini``, a folder, or a hub id. weights_dtype: float32, bfloat16, float16.
+        guidance_scale: of classifier-free guidance; 100 is usual for Stable Diffusion, 4 to 7 for the mini model.
+        gradient: how the residual reaches the render. ``encoder``: through the autoencoder's encoder, as published.
+            ``decoder``: towards the decoded estimate of the clean picture, with the weight that the latent form has,
+            ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
+        weighting: see :func:`timestep_weight`.
+        min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
+    """
+
+    @dataclass
+    class Config(BaseObject.Config):
+        pretrained_model_name_or_path: str = "mini"
+        weights_dtype: str = "float32"
+        guidance_scale: float = 5.0
+        gradient: str = "encoder"
+        weighting: str = "sds"
+        min_step_percent: Any = 0.02
+        max_step_percent: Any = 0.98
+        grad_clip: Any = None
+        sqrt_anneal: bool = False
+        trainer_max_steps: int = 25000
+        view_dependent_prompting: bool = True
+
+    cfg: Config
+
+    def configure(self) -> None:
+        if self.cfg.gradient not in GRADIENTS:
+            raise ConfigError(
+                "Unknown way for the gradient", received=self.cfg.gradient, fix=f"Use one of {', '.join(GRADIENTS)}."
+            )
+        self.model = LatentDiffusion.load(
+            self.cfg.pretrained_model_name_or_path, device=self.device, dtype=self.cfg.weights_dtype
+        )
+        timestep_weight(torch.ones(1), torch.ones(1), self.cfg.weighting)
+        self.set_num_train_timesteps(len(self.model.alphas_cumprod))
+
+    def __call__(
+        self,
+        rgb: Tensor,
+        prompt_utils: Any,
+        elevation: Tensor,
+        azimuth: Tensor,
+        camera_distances: Tensor,
+        rgb_as_latents: bool = False,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Loss on a batch of renders.
+
+        Args:
+            rgb: ``[B, H, W, 3]`` in [0, 1], any size; with ``rgb_as_latents`` latents ``[B, h, w, 4]``.
+            elevation, azimuth: ``[B]`` degrees. camera_distances: ``[B]`` world units.
+            generator: source of timesteps and noise, on the CPU; without one torch's global one.
+
+        Returns:
+            ``loss_sds`` (scalar whose gradient is the distillation gradient, mean over the batch), ``grad_norm``,
+            ``min_step``, ``max_step``.
+        """
+        images = None
+        if rgb_as_latents:
+            latents = rgb.permute(0, 3, 1, 2)
+        else:
+            images = self.model.resized(rgb)
+            with torch.set_grad_enabled(self.cfg.gradient == "encoder"):
+                latents = self.model.encode(images)
+        count = latents.shape[0]
+        steps = self.sample_timesteps(count, "cpu", generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        embeddings = prompt_utils.get_text_embeddings(
+            elevation, azimuth, camera_distances, self.cfg.view_dependent_prompting
+        )
+        alpha, sigma = self.model.alpha_sigma(steps)
+        weight = timestep_weight(alpha, sigma, self.cfg.weighting)
+        with torch.no_grad():
+            noisy = self.model.add_noise(latents, noise, steps)
+            guess = self.model.guided(noisy, steps, embeddings, self.cfg.guidance_scale)
+            grad = weight * (guess.noise - noise)
+            if self.grad_clip_val is not None:
+                grad = grad.clamp(-self.grad_clip_val, self.grad_clip_val)
+        if images is not None and self.cfg.gradient == "decoder":
+            # eps_hat - eps = (alpha / sigma) (z - z_hat): the latent gradient as a pull towards z_hat.
+            with torch.no_grad():
+                target = self.model.decode(latents - grad * sigma / (weight * alpha).clamp(min=1e-4))
+            loss = pixel_loss(images, target, weight * alpha / sigma)
+        else:
+            loss = sds_loss(latents, grad)
+        return {
+            "loss_sds": loss,
+            "grad_norm": grad.norm(),
+            "min_step": self.min_step,
+            "max_step": self.max_step,
+        }

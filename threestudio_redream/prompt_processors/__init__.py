@@ -1,0 +1,1 @@
+"""Prompt processors of this project."""
