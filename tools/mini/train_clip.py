@@ -1,0 +1,174 @@
+"""Train the mini CLIP, a ``transformers.CLIPModel``, on renders and captions with view words.
+
+python -m tools.mini.train_clip
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tools.mini.captions import clip_caption
+from tools.mini.pictures import SIDE, STYLE_COUNT, PictureSet, develop, random_backgrounds
+from tools.mini.tokenizer import CONTEXT, learn_tokenizer, save_tokenizer
+from tools.mini.training import Plan, train
+from tools.mini.words import corpus
+
+__all__ = ["IMAGE_MEAN", "IMAGE_STD", "clip_config", "save_clip", "train_clip"]
+
+log = logging.getLogger("mini-lab")
+
+PLANS = {
+    "full": Plan(steps=5000, lr=1e-3, warmup=300, weight_decay=0.05, betas=(0.9, 0.98), ema=0.998, seed=21),
+    "short": Plan(steps=1800, lr=1.2e-3, warmup=150, weight_decay=0.05, betas=(0.9, 0.98), ema=0.995, seed=21),
+}
+BATCH = 128
+IMAGE_MEAN, IMAGE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def clip_config(tokenizer: Any, *, width: int = 160, layers: int = 5) -> Any:
+    """A ``transformers.CLIPConfig``: ViT with 8 px patches on 64 px, text transformer of half its depth."""
+    from transformers import CLIPConfig
+
+    return CLIPConfig(
+        projection_dim=128,
+        logit_scale_init_value=2.6592,
+        vision_config={
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "projection_dim": 128,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 32,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "hidden_act": "gelu",
+        },
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "projection_dim": 128,
+            "num_hidden_layers": max(layers // 2, 1),
+            "num_attention_heads": 4,
+            "max_position_embeddings": CONTEXT,
+            "hidden_act": "gelu",
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+    )
+
+
+def _shifted(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Moved by up to 4 pixels and zoomed a little, so that a patch grid is not learned by heart."""
+    count = len(image)
+    zoom = 0.85 + 0.3 * torch.rand(count, generator=generator)
+    move = (torch.rand(count, 2, generator=generator) - 0.5) * 0.25
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, :, 2] = move
+    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
+    return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def train_clip(
+    renders: Path, folder: Path, plan: Plan, *, width: int = 160, layers: int = 5, until: int | None = None
+) -> nn.Module:
+    """Train and save ``folder/clip``.
+
+    The loss is CLIP's symmetric cross entropy, except that pairs of a batch that show the same object and descriptor
+    (and view, where the caption may name it) are left out of each other's negatives.
+    """
+    from transformers import CLIPModel
+
+    tokenizer = learn_tokenizer(corpus())
+    torch.manual_seed(plan.seed)
+    model = CLIPModel(clip_config(tokenizer, width=width, layers=layers))
+    pictures = PictureSet.open(renders)
+    views = pictures.view
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+
+    def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(0, len(pictures.rgba), (BATCH,), generator=generator).numpy()
+        style = torch.randint(0, STYLE_COUNT, (BATCH,), generator=generator)
+        image = develop(pictures.batch(rows), random_backgrounds(BATCH, generator), style)
+        image = _shifted(image, generator)
+        image = image + 0.04 * torch.rand(BATCH, 1, 1, 1, generator=generator) * torch.randn(
+            image.shape, generator=generator
+        )
+        rng = np.random.default_rng(int(torch.randint(0, 2**62, (1,), generator=generator)))
+        texts = [
+            clip_caption(
+                rng, pictures.kinds[pictures.kind[row]], pictures.descriptors[pictures.descriptor[row]], int(views[row])
+            )
+            for row in rows
+        ]
+        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                pixel_values=(image - mean) / std,
+            )
+        logits = out.logits_per_image.float()
+        same = np.zeros((BATCH, BATCH), bool)
+        for labels in ((pictures.kind[rows], pictures.descriptor[rows], views[rows]),):
+            same = np.logical_and.reduce([column[:, None] == column[None] for column in labels])
+        np.fill_diagonal(same, False)
+        # Equal texts are right answers too.
+        equal = np.array([[first == second for second in texts] for first in texts])
+        np.fill_diagonal(equal, False)
+        logits = logits.masked_fill(torch.from_numpy(same | equal), -1e4)
+        target = torch.arange(BATCH)
+        loss = 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target))
+        right = (logits.argmax(1) == target).float().mean()
+        return loss, {"top1": float(right), "scale": float(model.logit_scale.detach().exp())}
+
+    average = train(plan, {"clip": model}, loss_fn, folder, until=until)["clip"]
+    save_clip(average, tokenizer, folder / "clip")
+    return average
+
+
+def save_clip(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model, tokenizer and preprocessing as ``CLIPModel.from_pretrained`` and its kin expect them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    preprocessing = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": SIDE},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": SIDE, "width": SIDE},
+        "do_rescale": True,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--renders", type=Path, default=Path("outputs/mini-lab/renders/train"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/mini-lab/clip"))
+    parser.add_argument("--schedule", choices=list(PLANS), default="full")
+    arguments = parser.parse_args()
+    train_clip(arguments.renders, arguments.out, PLANS[arguments.schedule])
+
+
+if __name__ == "__main__":
+    main()
