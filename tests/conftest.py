@@ -17,6 +17,8 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+pytest_plugins = ["tiny_models"]
+
 
 class NetworkUsed(RuntimeError):
     """A test reached for the network. Not an OSError, so that code which handles one cannot hide it."""

@@ -106,7 +106,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             total = total + value * self.C(self.cfg.loss[f"lambda_{name}"])
         if not torch.isfinite(total):
             raise EmptySceneError(
-                f"The loss became {float(total)} at step {self.true_global_step}",
+                f"The loss became {float(total.detach())} at step {self.true_global_step}",
                 fix="Lower the learning rate or the guidance scale; the last checkpoint is intact.",
             )
         self.log("train/opacity", out["opacity"].detach().mean(), prog_bar=True)

@@ -20,7 +20,7 @@ _CLIP_VIEWS = {
     "overhead": ("overhead view", "top view", "view from above", "seen from above"),
 }
 _CLIP_OPENINGS = (
-    "", "", "", "a photo of", "a picture of", "an image of", "a render of", "a rendering of", "this is", "a drawing of",
+    "", "", "", "a photo of", "a picture of", "an image of", "a render of", "a rendering of", "a drawing of",
     "a nice", "a cute", "a simple", "one single", "a small", "a low poly", "a game asset,", "a close up of",
 )  # fmt: skip
 _CLIP_CLOSINGS = ("", "", "", "", " on a plain background", " on grey", " isolated", " in a studio", " on the ground")
@@ -77,7 +77,7 @@ def clip_caption(rng: np.random.Generator, kind: str, descriptor: str, view: int
     opening = choose(_CLIP_OPENINGS)
     if not opening:
         text = article(phrase) if rng.random() < 0.6 else phrase
-    elif opening.split()[-1] in ("of", "is"):
+    elif opening.endswith(" of"):
         text = f"{opening} {article(phrase) if rng.random() < 0.8 else phrase}"
     else:
         text = f"{opening} {phrase}"

@@ -17,11 +17,11 @@ from threestudio_redream.mini.judge import Judge
 from tools.mini.pictures import STYLE_COUNT, PictureSet, develop, random_backgrounds
 from tools.mini.training import Plan, train
 
-__all__ = ["train_judge"]
+__all__ = ["broken_pictures", "train_judge"]
 
 PLANS = {
-    "full": Plan(steps=4000, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.998, seed=41),
-    "short": Plan(steps=1800, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.995, seed=41),
+    "full": Plan(steps=2400, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.998, seed=41),
+    "short": Plan(steps=1400, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.995, seed=41),
 }
 BATCH = 64
 BROKEN_SHARE = 0.15
@@ -32,7 +32,7 @@ def _smoothed(pixels: Tensor, factor: int) -> Tensor:
     return functional.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _broken(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def broken_pictures(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures in which nobody could name an object: mush, noise, torn or mixed pieces, empty ground."""
     count = len(pixels)
     kind = torch.randint(0, 5, (count,), generator=generator).view(-1, 1, 1, 1)
@@ -76,7 +76,7 @@ def train_judge(renders: Path, folder: Path, plan: Plan, *, until: int | None = 
         pixels = functional.pad(pixels, (3, 3, 3, 3), mode="replicate")
         pixels = pixels[:, :, 3 + move[0] : 67 + move[0], 3 + move[1] : 67 + move[1]]
         broken = torch.rand(BATCH, generator=generator) < BROKEN_SHARE
-        pixels = torch.where(broken.view(-1, 1, 1, 1), _broken(pixels, generator), pixels)
+        pixels = torch.where(broken.view(-1, 1, 1, 1), broken_pictures(pixels, generator), pixels)
         kind, descriptor, view = model(pixels)
         wanted = torch.where(broken, len(pictures.kinds), columns[0][rows])
         whole = (~broken).float()

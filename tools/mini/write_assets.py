@@ -15,9 +15,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from threestudio_redream.assets import Asset
 from threestudio_redream.assets.glb_writer import encode_glb
@@ -39,8 +39,7 @@ AUTHOR, LICENCE = "threestudio-redream contributors", "CC0-1.0"
 _STRIDE = 5
 
 
-@dataclass(frozen=True)
-class IndexAsset:
+class IndexAsset(NamedTuple):
     """One object of the index: a kind, the word before it, and the seed of its shape."""
 
     kind: str

@@ -28,6 +28,7 @@ def save_tiny_model(folder: Path, prediction_type: str = "v_prediction") -> Path
         beta_schedule="scaled_linear",
         prediction_type=prediction_type,
         clip_sample=False,
+        steps_offset=1,
     )
     save_pipeline(folder, vae, unet, text_encoder, tokenizer, scheduler)
     return folder
