@@ -94,12 +94,11 @@ def _paste(sheet: Image.Image, renderer: AssetRenderer, at: tuple[int, int], vie
     sheet.paste(Image.fromarray(np.round(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8)), at)
 
 
-def write_library_sheets(folder: Path, assets: Sequence[IndexAsset] | None = None, sheets: int = SHEETS) -> list[Path]:
-    """Write ``library-1.jpg`` and so on with about as many kinds on each; the whole library unless told."""
-    assets = index_assets() if assets is None else assets
+def write_library_sheets(folder: Path, assets: Sequence[IndexAsset], sheets: int) -> list[Path]:
+    """Write ``library-1.jpg`` and so on, with about as many kinds on each, and return the paths."""
     kinds = list(dict.fromkeys(asset.kind for asset in assets))
     paths = []
-    for number, chosen in enumerate(np.array_split(np.array(kinds), sheets), 1):
+    for number, chosen in enumerate(np.array_split(np.array(kinds), min(sheets, len(kinds))), 1):
         names = set(chosen.tolist())
         sheet = library_sheet([asset for asset in assets if asset.kind in names])
         paths.append(folder / f"library-{number}.jpg")
@@ -119,7 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.kinds or list(load_kinds())
     if arguments.library:
-        write_library_sheets(arguments.out, [asset for asset in index_assets() if asset.kind in names])
+        write_library_sheets(arguments.out, [asset for asset in index_assets() if asset.kind in names], SHEETS)
         return
     sheet = np.concatenate([row(name, arguments.side, arguments.seed) for name in names], axis=0)
     Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(arguments.out)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.mini.kinds._accents import PALE_BLUE
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
     Flat,
@@ -29,7 +30,6 @@ Float = NDArray[np.float64]
 Radius = Callable[[Float], Float]
 
 PALE_PINK = Flat((0.97, 0.78, 0.79))
-PALE_BLUE = Flat((0.66, 0.84, 0.90))
 WARM = Flat((1.0, 0.94, 0.70))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from threestudio_redream.errors import RegistryError
 from tools.mini.modelling.model import Maker
 
 __all__ = ["KINDS", "Kind", "kind"]
@@ -33,11 +34,17 @@ KINDS: dict[str, Kind] = {}
 
 
 def kind(name: str, *, front: bool, tags: tuple[str, ...], synonyms: tuple[str, ...] = ()) -> Callable[[Model], Model]:
-    """Decorator: ``@kind("cat", front=True, tags=("animal",))``."""
+    """Decorator: ``@kind("cat", front=True, tags=("animal",))``.
+
+    Raises:
+        RegistryError: another model has that name.
+    """
 
     def enter(model: Model) -> Model:
         if name in KINDS and KINDS[name].model is not model:
-            raise ValueError(f"two models for the kind {name!r}")
+            raise RegistryError(
+                "Two models have the same kind of object", received=name, fix="Give one of them another name."
+            )
         KINDS[name] = Kind(name, model, front, tags, synonyms)
         return model
 

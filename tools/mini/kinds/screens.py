@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tools.mini.kinds._accents import PALE_BLUE
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
-    Flat,
     Maker,
     box,
     cylinder,
@@ -19,8 +19,6 @@ from tools.mini.modelling import (
     sweep,
     torus,
 )
-
-PALE_BLUE = Flat((0.66, 0.84, 0.90))
 
 
 @kind("television", front=True, tags=("electronics",), synonyms=("tv", "telly"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.mini.kinds._accents import PALE_BLUE
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
-    Flat,
     Maker,
     Solid,
     box,
@@ -22,8 +22,6 @@ from tools.mini.modelling import (
 )
 
 Float = NDArray[np.float64]
-
-PALE_BLUE = Flat((0.66, 0.84, 0.90))
 
 
 def _curve(controls: list[tuple[float, float]], steps: int = 4) -> Float:

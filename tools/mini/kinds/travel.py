@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.mini.kinds._accents import GLASS
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
     Flat,
@@ -25,7 +26,6 @@ from tools.mini.modelling import (
     torus,
 )
 
-GLASS = Flat((0.66, 0.84, 0.90))
 GREY = Flat((0.27, 0.28, 0.32))
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from tools.mini.kinds._accents import GLASS, IRON, LAMP, TAIL_LIGHT
+from tools.mini.kinds._bodywork import (
+    bumper,
+    decal,
+    frame,
+    grille,
+    headlights,
+    hull,
+    mounted,
+    pane,
+    rounded,
+    tail_lights,
+    tyre,
+    wheels,
+    window,
+)
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
-    Flat,
     Maker,
     Solid,
     box,
@@ -24,200 +37,6 @@ from tools.mini.modelling import (
     sweep,
     torus,
 )
-from tools.mini.modelling.paint import Paint
-from tools.mini.modelling.shapes import outline_area
-
-Float = NDArray[np.float64]
-Knots = Sequence[float] | float
-
-GLASS = Flat((0.66, 0.84, 0.90))
-LAMP = Flat((1.0, 0.93, 0.66))
-TAIL_LIGHT = Flat((0.42, 0.05, 0.05))
-IRON = Flat((0.22, 0.22, 0.25))
-
-
-def _hull(
-    x: tuple[float, float],
-    half: Knots,
-    low: Knots,
-    high: Knots,
-    *,
-    end: float = 5.0,
-    power: float = 4.5,
-    lean: float = 0.0,
-    rings: int = 10,
-    around: int = 18,
-) -> Solid:
-    """A rounded body along x.
-
-    Args:
-        x: rear and front. half, low, high: half width, bottom and top, at equal steps from rear to front.
-        end, power: squareness seen from the side at both ends, and of the cross-section.
-        lean: share by which the top is narrower than the bottom.
-    """
-    u = np.sin(0.5 * np.pi * np.linspace(-1.0, 1.0, rings)) * 0.998
-
-    def along(knots: Knots) -> Float:
-        values = np.atleast_1d(np.asarray(knots, np.float64))
-        place = 0.5 * (u + 1.0) * (len(values) - 1)
-        first = np.clip(place.astype(int), 0, max(len(values) - 2, 0))
-        share = place - first
-        second = np.minimum(first + 1, len(values) - 1)
-        return values[first] + (values[second] - values[first]) * share**2 * (3.0 - 2.0 * share)
-
-    size = (1.0 - np.abs(u) ** end) ** (1.0 / end)
-    angle = np.linspace(0.0, 2.0 * np.pi, around, endpoint=False) + np.pi / around
-    ring_y, ring_z = (np.sign(f(angle)) * np.abs(f(angle)) ** (2.0 / power) for f in (np.cos, np.sin))
-    bottom, top = along(low), along(high)
-    y = (along(half) * size)[:, None] * ring_y * (1.0 - lean * (0.5 + 0.5 * ring_z))
-    z = (0.5 * (bottom + top))[:, None] + (0.5 * (top - bottom) * size)[:, None] * ring_z
-    at = 0.5 * (x[0] + x[1]) + 0.5 * (x[1] - x[0]) * u
-    return loft(np.stack([np.broadcast_to(at[:, None], y.shape), y, z], axis=-1))
-
-
-def _depth(onto: Solid, points: ArrayLike, axis: str, side: float) -> Float:
-    """Where lines along an axis through the points meet the outermost surface.
-
-    Args:
-        points: ``[N, 2]``, the other two coordinates, in the order x, y, z.
-        side: +1 or -1, from which end of the axis one looks.
-    """
-    k = "xyz".index(axis)
-    i, j = (other for other in range(3) if other != k)
-    p = np.asarray(points, np.float64)
-    a, b, c = (onto.vertices[onto.faces[:, corner]] for corner in range(3))
-    ab, ac = b - a, c - a
-    area = ab[:, i] * ac[:, j] - ab[:, j] * ac[:, i]
-    keep = area * side * (-1.0 if axis == "y" else 1.0) > 1e-12
-    for column, values in ((i, p[:, 0]), (j, p[:, 1])):
-        corners = onto.vertices[onto.faces, column]
-        keep &= (corners.max(axis=1) >= values.min()) & (corners.min(axis=1) <= values.max())
-    a, ab, ac, area = a[keep], ab[keep], ac[keep], area[keep]
-    pi, pj = p[:, :1] - a[:, i], p[:, 1:] - a[:, j]
-    s, t = (pi * ac[:, j] - pj * ac[:, i]) / area, (pj * ab[:, i] - pi * ab[:, j]) / area
-    inside = (s > -1e-6) & (t > -1e-6) & (s + t < 1.0 + 1e-6)
-    found = np.where(inside, side * (a[:, k] + s * ab[:, k] + t * ac[:, k]), -np.inf).max(axis=1)
-    return side * np.where(np.isfinite(found), found, found[np.isfinite(found)].min())
-
-
-def _rounded(corners: ArrayLike, radius: float, count: int = 18) -> Float:
-    """A polygon with round corners, ``count`` points along it."""
-    points = np.asarray(corners, np.float64)
-    share = np.linspace(0.0, 1.0, 5)[:, None]
-    arcs = []
-    for before, at, after in zip(np.roll(points, 1, 0), points, np.roll(points, -1, 0)):
-        start, stop = (
-            at + (other - at) * min(0.5, radius / max(float(np.linalg.norm(other - at)), 1e-9))
-            for other in (before, after)
-        )
-        arcs.append((1 - share) ** 2 * start + 2 * share * (1 - share) * at + share**2 * stop)
-    path = np.concatenate([*arcs, arcs[0][:1]])
-    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    steps = np.linspace(0.0, walked[-1], count, endpoint=False)
-    return np.stack([np.interp(steps, walked, path[:, axis]) for axis in range(2)], axis=1)
-
-
-def _pane(u: tuple[float, float], v: tuple[float, float], radius: float = 0.05, slant: float = 0.0) -> Float:
-    """Outline of a window from ``u[0]`` to ``u[1]``; ``slant`` moves its upper edge inwards on both sides."""
-    corners = [(u[0], v[0]), (u[1], v[0]), (u[1] - slant, v[1]), (u[0] + slant, v[1])]
-    return _rounded(corners, radius)
-
-
-def _raised(onto: Solid, curves: Sequence[Float], lifts: Sequence[float], axis: str, side: float) -> Float:
-    """Curves seen along an axis (see :func:`_depth`) laid onto a body, each with its own height above it."""
-    flip = (outline_area(curves[0]) < 0.0) != (side * (-1.0 if axis == "y" else 1.0) < 0.0)
-    flat = np.stack(curves)[:, :: -1 if flip else 1]
-    depth = _depth(onto, flat.reshape(-1, 2), axis, side).reshape(flat.shape[:2])
-    return np.insert(flat, "xyz".index(axis), depth + side * np.asarray(lifts)[:, None], axis=2)
-
-
-def _decal(onto: Solid, outline: Float, axis: str, side: float, lift: float = 0.02) -> Solid:
-    """A panel that follows a body."""
-    centre = outline.mean(axis=0)
-    # Ends of a hull are rounder than its sides: more curves keep it from poking through.
-    sizes = (1.0, 0.95, 0.72, 0.35) if axis == "x" else (1.0, 0.95, 0.45)
-    curves = [centre + size * (outline - centre) for size in sizes]
-    return loft(_raised(onto, curves, [-1.5 * lift, 0.85 * lift, *(lift for _ in sizes[2:])], axis, side))
-
-
-def _frame(onto: Solid, outline: Float, axis: str, side: float, width: float) -> Solid:
-    """A rim of that width around a panel."""
-    centre = outline.mean(axis=0)
-    reach = np.abs(outline - centre).max(axis=0)
-    curves = [centre + (outline - centre) * (1.0 + grow / reach) for grow in (width, 0.8 * width, -0.3 * width)]
-    return loft(_raised(onto, curves, [-0.02, 0.02, 0.02], axis, side), capped=False)
-
-
-def _window(make: Maker, onto: Solid, outline: Float, axis: str = "x", rim: float = 0.03) -> None:
-    """A pane of glass with a dark rim: on the front (x) or on both sides (y)."""
-    parts = [_frame(onto, outline, axis, 1.0, rim), _decal(onto, outline, axis, 1.0, 0.035)]
-    for part, paint in zip(parts, (make.dark, GLASS)):
-        make.add(pair(part) if axis == "y" else part, paint=paint, crease=60)
-
-
-def _on(onto: Solid, solid: Solid, y: float, z: float, side: float = 1.0) -> Solid:
-    """A solid centred at the origin, put on the front (or rear, side -1) of a body."""
-    return solid.moved(float(_depth(onto, [(y, z)], "x", side)[0]), y, z)
-
-
-def _tyre(radius: float, width: float, segments: int = 16) -> Solid:
-    """Lies along y."""
-    half, bevel = 0.5 * width, 0.28 * width
-    ring = [(radius - bevel, -half), (radius, bevel - half), (radius, half - bevel), (radius - bevel, half)]
-    return revolve([(0, -half), *ring, (0, half)], segments).turned("x", 90)
-
-
-def _wheels(
-    make: Maker,
-    places: Sequence[tuple[float, float]],
-    radius: float,
-    width: float,
-    *,
-    hub: Paint | None = None,
-    rim: float = 0.62,
-) -> None:
-    """Pairs of wheels that stand on z = 0, at each (x, y of the middle of the tyre); ``rim``: radius of the hub."""
-    profile = [(rim * radius, 0.0), (rim * radius - 0.02, 0.05), (0.45 * rim * radius, 0.04), (0, 0.08)]
-    cap = revolve(profile, 12).turned("x", -90).moved(0, 0.5 * width - 0.025)
-    tyre = _tyre(radius, width)
-    make.add(*(pair(tyre.moved(x, y, radius)) for x, y in places), paint=make.dark, crease=50)
-    make.add(*(pair(cap.moved(x, y, radius)) for x, y in places), paint=hub or make.light, crease=30)
-
-
-def _grille(make: Maker, onto: Solid, y: float, z: tuple[float, float], bars: int, *, upright: bool = False) -> None:
-    """A dark radiator on the front with pale bars."""
-    high = z[1] - z[0]
-    make.add(_decal(onto, _pane((-y, y), z, 0.35 * high), "x", 1.0, 0.03), paint=make.dark, crease=60)
-    share = (np.arange(bars) + 1.0) / (bars + 1.0)
-    if upright:
-        places, bar = [(-y + 2.0 * y * at, 0.5 * (z[0] + z[1])) for at in share], box(0.07, 0.3 * y / bars, 0.74 * high)
-    else:
-        places, bar = [(0.0, z[0] + high * at) for at in share], box(0.07, 1.64 * y, 0.3 * high / bars)
-    make.add(*(_on(onto, bar, *place).moved(0.012) for place in places), paint=make.light)
-
-
-def _headlights(make: Maker, onto: Solid, y: float, z: float, radius: float) -> None:
-    """Two big round lamps in dark rings."""
-    ring = disc(1.22 * radius, 0.12, segments=16)
-    lamp = ellipsoid(0.5 * radius, radius, radius, segments=10).moved(0.055)
-    make.add(pair(_on(onto, ring, y, z)), paint=make.dark)
-    make.add(pair(_on(onto, lamp, y, z)), paint=LAMP)
-
-
-def _tail_lights(make: Maker, onto: Solid, y: float, z: float) -> None:
-    """Two small dark red lamps on the rear."""
-    make.add(pair(_on(onto, box(0.06, 0.09, 0.07, 0.025, steps=1), y, z, -1.0)), paint=TAIL_LIGHT)
-
-
-def _bumper(make: Maker, x: float, half: float, z: float, radius: float) -> None:
-    """A bar across the front (x > 0) or the rear, its ends bent around the corners."""
-    back = 0.16 * np.sign(x)
-    path = [(x - back, -half, z), (x - 0.2 * back, -0.85 * half, z), (x, -0.6 * half, z), (x, 0.6 * half, z)]
-    make.add(
-        sweep([*path, (x - 0.2 * back, 0.85 * half, z), (x - back, half, z)], radius, sides=6),
-        paint=make.light,
-        crease=80,
-    )
 
 
 @kind("car", front=True, tags=("vehicle",), synonyms=("automobile", "sedan", "hatchback"))
@@ -225,45 +44,43 @@ def car(make: Maker) -> None:
     """A plump small car: round cabin behind a bonnet, wings over the wheels, wide windscreen, big headlights."""
     length, half, wheel = make.vary(0.84, 0.96), make.vary(0.43, 0.49), make.vary(0.20, 0.24)
     hood, boot = make.vary(0.52, 0.60), make.vary(0.46, 0.62)
-    body = _hull(
-        (-length, length), half, wheel * 0.75, (boot, boot + 0.02, 0.66, hood, hood - 0.05), end=4.0, power=4.0
-    )
+    body = hull((-length, length), half, wheel * 0.75, (boot, boot + 0.02, 0.66, hood, hood - 0.05), end=4.0, power=4.0)
     rear, nose = make.pick(((-0.72, 0.34), (-0.88, 0.30), (-0.58, 0.40)))
     top = make.vary(1.02, 1.14)
-    cabin = _hull((rear * length, nose * length), half * 0.94, 0.36, top, end=make.vary(2.6, 3.6), power=4.0, lean=0.22)
+    cabin = hull((rear * length, nose * length), half * 0.94, 0.36, top, end=make.vary(2.6, 3.6), power=4.0, lean=0.22)
     axle = 0.60 * length
-    guard = _hull(
+    guard = hull(
         (-1.42 * wheel, 1.42 * wheel), 0.11, -0.2 * wheel, 1.36 * wheel, end=2.4, power=3.0, rings=7, around=10
     )
     guards = [pair(guard.moved(x, half - 0.085, wheel)) for x in (axle, -axle)]
     make.add(body, cabin, *guards, crease=70)
     shoulder = 0.63
-    _window(make, cabin, _pane((-0.74 * half, 0.74 * half), (shoulder + 0.06, top - 0.09), 0.08, 0.03))
+    window(make, cabin, pane((-0.74 * half, 0.74 * half), (shoulder + 0.06, top - 0.09), 0.08, 0.03))
     middle, reach = 0.5 * (rear + nose) * length, 0.5 * (nose - rear) * length
     for u in ((middle - 0.66 * reach, middle - 0.06), (middle + 0.04, middle + 0.68 * reach)):
-        _window(make, cabin, _pane(u, (shoulder + 0.07, top - 0.13), 0.07, 0.03), "y", 0.02)
+        window(make, cabin, pane(u, (shoulder + 0.07, top - 0.13), 0.07, 0.03), "y", 0.02)
     handle = box(0.12, 0.05, 0.04)
     make.add(pair(handle.moved(middle - 0.14, half + 0.005, shoulder - 0.11)), paint=make.light)
-    _wheels(make, [(axle, half - 0.03), (-axle, half - 0.03)], wheel, 0.17, hub=make.pick((None, GLASS)))
-    _grille(make, body, make.vary(0.16, 0.21), (hood - 0.31, hood - 0.12), 2)
-    _headlights(make, body, 0.72 * half, hood - 0.15, make.vary(0.09, 0.105))
-    _bumper(make, length + 0.03, half, wheel * 0.75 + 0.06, 0.045)
-    _bumper(make, -length - 0.03, half, wheel * 0.75 + 0.06, 0.045)
-    _tail_lights(make, body, 0.68 * half, boot - 0.13)
+    wheels(make, [(axle, half - 0.03), (-axle, half - 0.03)], wheel, 0.17, hub=make.pick((None, GLASS)))
+    grille(make, body, make.vary(0.16, 0.21), (hood - 0.31, hood - 0.12), 2)
+    headlights(make, body, 0.72 * half, hood - 0.15, make.vary(0.09, 0.105))
+    bumper(make, length + 0.03, half, wheel * 0.75 + 0.06, 0.045)
+    bumper(make, -length - 0.03, half, wheel * 0.75 + 0.06, 0.045)
+    tail_lights(make, body, 0.68 * half, boot - 0.13)
     extra = make.pick(("spare", "plate", "rack", "plate"))
     if extra == "spare":
-        spare = _tyre(0.19, 0.14, 16).turned("z", 90)
-        make.add(_on(body, spare, 0, boot - 0.12, -1.0).moved(-0.03), paint=make.dark, crease=50)
-        make.add(_on(body, disc(0.11, 0.06, segments=14), 0, boot - 0.12, -1.0).moved(-0.09))
+        spare = tyre(0.19, 0.14, 16).turned("z", 90)
+        make.add(mounted(body, spare, 0, boot - 0.12, -1.0).moved(-0.03), paint=make.dark, crease=50)
+        make.add(mounted(body, disc(0.11, 0.06, segments=14), 0, boot - 0.12, -1.0).moved(-0.09))
     else:
-        make.add(_on(body, box(0.05, 0.24, 0.10), 0, boot - 0.18, -1.0), paint=make.light)
+        make.add(mounted(body, box(0.05, 0.24, 0.10), 0, boot - 0.18, -1.0), paint=make.light)
     if extra == "rack":
         rail = box(0.04, 1.2 * half, 0.06, 0.02, steps=1).moved(0, 0, top + 0.01)
         make.add(rail.moved(middle - 0.4 * reach), rail.moved(middle + 0.35 * reach), paint=make.dark)
         make.add(box(0.38, 0.42, 0.14, 0.04).moved(middle, 0.03, top + 0.10), paint=make.light)
     elif make.chance(0.3):
-        roof = _pane((middle - 0.22, middle + 0.16), (-0.18, 0.18), 0.06)
-        make.add(_decal(cabin, roof, "z", 1.0, 0.015), paint=make.dark)
+        roof = pane((middle - 0.22, middle + 0.16), (-0.18, 0.18), 0.06)
+        make.add(decal(cabin, roof, "z", 1.0, 0.015), paint=make.dark)
 
 
 @kind("bus", front=True, tags=("vehicle",), synonyms=("coach", "omnibus"))
@@ -274,21 +91,21 @@ def bus(make: Maker) -> None:
     length, half, wheel = make.vary(0.92, 1.06), make.vary(0.38, 0.43), make.vary(0.16, 0.19)
     top = make.vary(1.24, 1.32) if double else make.vary(0.96, 1.06)
     front = length - (0.30 if school else 0.0)
-    body = nose = _hull((-length, front), half, 0.13, top, end=10.0, power=7.0, lean=0.05)
+    body = nose = hull((-length, front), half, 0.13, top, end=10.0, power=7.0, lean=0.05)
     if school:
-        nose = _hull((front - 0.3, length), half * 0.84, 0.13, (0.58, 0.58, 0.52), end=5.0, power=5.0)
+        nose = hull((front - 0.3, length), half * 0.84, 0.13, (0.58, 0.58, 0.52), end=5.0, power=5.0)
         make.add(nose, crease=60)
     hatch = box(0.5, 0.9 * half, 0.09, 0.04, steps=1).moved(make.vary(-0.5, -0.1), 0, top + 0.02)
     make.add(*((body, hatch) if make.chance(0.4) else (body,)), crease=60)
     floor = top - 0.50 if double else top - 0.11
     low, high = 0.64 if school else 0.42, floor - 0.09
-    _window(make, body, _pane((-0.84 * half, 0.84 * half), (low, high), 0.07, 0.01))
-    make.add(_on(body, box(0.10, 1.2 * half, 0.13), 0, floor), paint=make.dark)
+    window(make, body, pane((-0.84 * half, 0.84 * half), (low, high), 0.07, 0.01))
+    make.add(mounted(body, box(0.10, 1.2 * half, 0.13), 0, floor), paint=make.dark)
     words = [(y, size) for y, size in ((-0.36, 0.13), (-0.08, 0.26), (0.28, 0.28))]
-    make.add(*(_on(body, box(0.13, size * half, 0.055), y * half, floor) for y, size in words), paint=LAMP)
+    make.add(*(mounted(body, box(0.13, size * half, 0.055), y * half, floor) for y, size in words), paint=LAMP)
     rows = [(0.58, top - 0.18)]
     if double:
-        _window(make, body, _pane((-0.80 * half, 0.80 * half), (floor + 0.13, top - 0.10), 0.06))
+        window(make, body, pane((-0.80 * half, 0.80 * half), (floor + 0.13, top - 0.10), 0.06))
         rows = [(0.48, floor - 0.11), (floor + 0.12, top - 0.15)]
     count = make.pick((3, 4))
     edges = np.linspace(-length + 0.16, front - (0.14 if school else 0.40), count + 1)
@@ -297,29 +114,29 @@ def bus(make: Maker) -> None:
         panes.append((rows[1], front - 0.36, front - 0.12))
     make.add(
         *(
-            pair(_decal(body, _rounded([(a, v[0]), (b, v[0]), (b, v[1]), (a, v[1])], 0.05, 12), "y", 1.0))
+            pair(decal(body, rounded([(a, v[0]), (b, v[0]), (b, v[1]), (a, v[1])], 0.05, 12), "y", 1.0))
             for v, a, b in panes
         ),
         paint=GLASS,
         crease=60,
     )
     if not school:  # entrance on the right, the driver's window on the left
-        door = _pane((front - 0.35, front - 0.11), (0.20, rows[0][1] + 0.01), 0.04)
-        make.add(_frame(body, door, "y", -1.0, 0.03), paint=make.dark, crease=60)
-        make.add(_decal(body, door, "y", -1.0, 0.035), paint=GLASS, crease=60)
+        door = pane((front - 0.35, front - 0.11), (0.20, rows[0][1] + 0.01), 0.04)
+        make.add(frame(body, door, "y", -1.0, 0.03), paint=make.dark, crease=60)
+        make.add(decal(body, door, "y", -1.0, 0.035), paint=GLASS, crease=60)
         post = box(0.03, 0.04, rows[0][1] - 0.22).moved(front - 0.23, -half - 0.03, 0.5 * (0.21 + rows[0][1]))
         make.add(post, paint=make.dark)
-        make.add(_decal(body, _pane((front - 0.35, front - 0.11), rows[0], 0.05), "y", 1.0), paint=GLASS, crease=60)
+        make.add(decal(body, pane((front - 0.35, front - 0.11), rows[0], 0.05), "y", 1.0), paint=GLASS, crease=60)
     strip = box(length + front - 0.3, 0.04, 0.045).moved(0.5 * (front - length), half, 0.37)
     make.add(pair(strip), paint=make.light)
     axle = 0.58 * length
-    _wheels(make, [(axle, half - 0.03), (-axle, half - 0.03)], wheel, 0.13)
-    _grille(make, nose, 0.40 * half, (0.24, 0.44) if school else (0.20, 0.34), 2)
-    _headlights(make, nose, 0.68 * half, 0.36 if school else 0.28, 0.08)
-    _bumper(make, length + 0.02, 0.9 * half, 0.14, 0.04)
-    _bumper(make, -length - 0.02, 0.9 * half, 0.14, 0.04)
-    _tail_lights(make, body, 0.72 * half, 0.33)
-    make.add(*(_on(body, box(0.05, 0.8 * half, 0.03), 0, z, -1.0) for z in (0.25, 0.31, 0.37)), paint=make.dark)
+    wheels(make, [(axle, half - 0.03), (-axle, half - 0.03)], wheel, 0.13)
+    grille(make, nose, 0.40 * half, (0.24, 0.44) if school else (0.20, 0.34), 2)
+    headlights(make, nose, 0.68 * half, 0.36 if school else 0.28, 0.08)
+    bumper(make, length + 0.02, 0.9 * half, 0.14, 0.04)
+    bumper(make, -length - 0.02, 0.9 * half, 0.14, 0.04)
+    tail_lights(make, body, 0.72 * half, 0.33)
+    make.add(*(mounted(body, box(0.05, 0.8 * half, 0.03), 0, z, -1.0) for z in (0.25, 0.31, 0.37)), paint=make.dark)
     mirror = box(0.05, 0.08, 0.16, 0.02, steps=1).moved(front + 0.03, half + 0.05, high - 0.10)
     make.add(pair(mirror), pair(box(0.04, 0.10, 0.03).moved(front + 0.02, half, high - 0.05)), paint=make.dark)
 
@@ -341,15 +158,15 @@ def truck(make: Maker) -> None:
     rear, gap, top = -make.vary(0.92, 1.04), make.vary(0.24, 0.32), make.vary(0.88, 0.98)
     front = 0.92 if bonnet else 0.86
     screen = front - (0.26 if bonnet else 0.0)
-    cab = nose = _hull((gap + 0.08, screen), half, 0.20, top, end=7.0, power=5.5, lean=0.10)
+    cab = nose = hull((gap + 0.08, screen), half, 0.20, top, end=7.0, power=5.5, lean=0.10)
     make.add(cab, crease=60)
     if bonnet:
-        nose = _hull((screen - 0.3, front), half * 0.82, 0.20, (0.60, 0.60, 0.54), end=4.5, power=4.5)
+        nose = hull((screen - 0.3, front), half * 0.82, 0.20, (0.60, 0.60, 0.54), end=4.5, power=4.5)
         make.add(nose, crease=60)
     make.add(box(front - rear - 0.14, 0.56 * half * 2, 0.14).moved(0.5 * (front + rear), 0, wheel + 0.08), paint=IRON)
     low = 0.64 if bonnet else 0.54
-    _window(make, cab, _pane((-0.80 * half, 0.80 * half), (low, top - 0.10), 0.07, 0.02))
-    _window(make, cab, _pane((gap + 0.18, screen - 0.10), (0.58, top - 0.13), 0.06, 0.01), "y", 0.02)
+    window(make, cab, pane((-0.80 * half, 0.80 * half), (low, top - 0.10), 0.07, 0.02))
+    window(make, cab, pane((gap + 0.18, screen - 0.10), (0.58, top - 0.13), 0.06, 0.01), "y", 0.02)
     make.add(pair(box(0.10, 0.05, 0.04).moved(gap + 0.22, half, 0.48)), paint=make.light)
 
     deck = wheel + 0.16
@@ -367,7 +184,7 @@ def truck(make: Maker) -> None:
         make.add(tail, paint=IRON)
     elif cargo == "box":
         high = make.vary(1.06, 1.18)
-        hold = _hull((rear, gap), half + 0.02, deck, high, end=14.0, power=10.0)
+        hold = hull((rear, gap), half + 0.02, deck, high, end=14.0, power=10.0)
         make.add(hold, crease=60)
         seam = (high - deck) * 0.86
         tail = box(0.04, 0.035, seam).moved(rear, 0, 0.5 * (high + deck))
@@ -386,7 +203,10 @@ def truck(make: Maker) -> None:
         ]
         make.add(
             bed,
-            *(pair(rib.warped(lambda p: p + [[0, flare, 0]] * (p[:, 2:] - deck) / (rim - deck))) for rib in ribs),
+            *(
+                pair(rib.warped(lambda p: p + np.array([0, flare, 0]) * (p[:, 2:] - deck) / (rim - deck)))
+                for rib in ribs
+            ),
             crease=30,
         )
         middle = 0.5 * (rear + gap)
@@ -410,12 +230,12 @@ def truck(make: Maker) -> None:
     make.add(pair(lamp), paint=TAIL_LIGHT)
 
     y = half - 0.04
-    _wheels(make, [(0.60, y), (rear + 0.26, y), (rear + 0.28 + 2 * wheel, y)], wheel, 0.15)
-    arch = _hull((-1.35 * wheel, 1.35 * wheel), 0.10, 0.2 * wheel, 1.36 * wheel, end=2.6, power=3.0, rings=7, around=10)
+    wheels(make, [(0.60, y), (rear + 0.26, y), (rear + 0.28 + 2 * wheel, y)], wheel, 0.15)
+    arch = hull((-1.35 * wheel, 1.35 * wheel), 0.10, 0.2 * wheel, 1.36 * wheel, end=2.6, power=3.0, rings=7, around=10)
     make.add(pair(arch.moved(0.60, y - 0.01, wheel)), crease=70)
-    _grille(make, nose, 0.44 * half, (0.28, 0.48), make.pick((2, 3)), upright=make.chance(0.5))
-    _headlights(make, nose, 0.72 * half, 0.36, 0.085)
-    _bumper(make, front + 0.02, half, 0.20, 0.05)
+    grille(make, nose, 0.44 * half, (0.28, 0.48), make.pick((2, 3)), upright=make.chance(0.5))
+    headlights(make, nose, 0.72 * half, 0.36, 0.085)
+    bumper(make, front + 0.02, half, 0.20, 0.05)
     if make.chance(0.5):
         pipe = cylinder(0.045, top - 0.20, segments=10).moved(
             gap + 0.05, make.pick((-1, 1)) * (half - 0.08), 0.5 * top + 0.24
@@ -432,12 +252,12 @@ def tractor(make: Maker) -> None:
     big, small = make.vary(0.44, 0.50), make.vary(0.24, 0.28)
     nose, half = make.vary(0.80, 0.92), make.vary(0.24, 0.28)
     top = make.vary(0.84, 0.92)
-    hood = _hull((-0.1, nose), half, 0.36, (top, top, top - 0.06), end=make.vary(4.0, 7.0), power=4.0)
+    hood = hull((-0.1, nose), half, 0.36, (top, top, top - 0.06), end=make.vary(4.0, 7.0), power=4.0)
     make.add(hood, crease=65)
     make.add(box(nose - 0.2, 0.22, 0.16).moved(0.5 * nose - 0.1, 0, 0.32), paint=IRON)
     make.add(box(0.16, 0.74, 0.12).moved(nose - 0.26, 0, small), box(0.2, 0.8, 0.16).moved(-0.42, 0, big), paint=IRON)
-    _wheels(make, [(-0.42, 0.50)], big, 0.24, hub=make.body, rim=0.70)
-    _wheels(make, [(nose - 0.26, 0.40)], small, 0.16, hub=make.body, rim=0.64)
+    wheels(make, [(-0.42, 0.50)], big, 0.24, hub=make.body, rim=0.70)
+    wheels(make, [(nose - 0.26, 0.40)], small, 0.16, hub=make.body, rim=0.64)
     angle = np.linspace(np.deg2rad(10), np.deg2rad(150), 9)
     path = [np.stack([-0.42 + r * np.cos(angle), r * np.sin(angle) + big], axis=1) for r in (big + 0.04, big + 0.10)]
     guard = extrude(np.concatenate([path[1], path[0][::-1]]), 0.30).turned("z", -90).moved(0, 0.47)
@@ -445,20 +265,20 @@ def tractor(make: Maker) -> None:
 
     roof = make.vary(1.36, 1.48)
     if make.chance(0.65):
-        cab = _hull((-0.66, 0.06), 0.36, 0.42, roof, end=6.0, power=6.0, lean=0.06)
+        cab = hull((-0.66, 0.06), 0.36, 0.42, roof, end=6.0, power=6.0, lean=0.06)
         make.add(cab, crease=60)
-        _window(make, cab, _pane((-0.28, 0.28), (top + 0.06, roof - 0.12), 0.06))
-        _window(make, cab, _pane((-0.52, -0.06), (top + 0.06, roof - 0.12), 0.06), "y")
+        window(make, cab, pane((-0.28, 0.28), (top + 0.06, roof - 0.12), 0.06))
+        window(make, cab, pane((-0.52, -0.06), (top + 0.06, roof - 0.12), 0.06), "y")
         make.add(
-            _hull((-0.74, 0.16), 0.42, roof - 0.05, roof + 0.07, end=5.0, power=3.5, rings=10, around=16), crease=60
+            hull((-0.74, 0.16), 0.42, roof - 0.05, roof + 0.07, end=5.0, power=3.5, rings=10, around=16), crease=60
         )
-        make.add(_on(cab, box(0.05, 0.36, 0.05), 0, top + 0.12, -1.0), paint=make.dark)
-        _tail_lights(make, cab, 0.26, top - 0.12)
+        make.add(mounted(cab, box(0.05, 0.36, 0.05), 0, top + 0.12, -1.0), paint=make.dark)
+        tail_lights(make, cab, 0.26, top - 0.12)
         if make.chance(0.6):
             lamp = ellipsoid(0.06, 0.07, 0.06, segments=10).moved(0.10, 0.24, roof + 0.08)
             make.add(pair(lamp), paint=LAMP)
     else:
-        make.add(_hull((-0.66, 0.0), 0.34, 0.36, 0.72, end=5.0, power=5.0), crease=60)
+        make.add(hull((-0.66, 0.0), 0.34, 0.36, 0.72, end=5.0, power=5.0), crease=60)
         seat = [
             box(0.32, 0.40, 0.12, 0.05).moved(-0.36, 0, 0.76),
             box(0.12, 0.40, 0.40, 0.05).turned("y", -10).moved(-0.54, 0, 0.94),
@@ -469,14 +289,14 @@ def tractor(make: Maker) -> None:
         posts = [sweep([(x, 0.30, 0.6), (x, 0.30, roof)], 0.03, sides=6) for x in (-0.60, 0.02)]
         make.add(*(pair(post) for post in posts), paint=make.dark, crease=80)
         make.add(
-            _hull((-0.78, 0.18), 0.42, roof - 0.03, roof + 0.09, end=5.0, power=3.5, rings=10, around=16), crease=60
+            hull((-0.78, 0.18), 0.42, roof - 0.03, roof + 0.09, end=5.0, power=3.5, rings=10, around=16), crease=60
         )
         panel = box(0.05, 0.56, 0.34, 0.02, steps=1).moved(-0.66, 0, 0.86)
         make.add(panel)
         make.add(pair(box(0.06, 0.08, 0.07).moved(-0.68, 0.2, 0.92)), paint=TAIL_LIGHT)
     bars = make.pick((2, 3))
-    _grille(make, hood, 0.72 * half, (0.46, top - 0.20), bars, upright=make.chance(0.5))
-    _headlights(make, hood, 0.64 * half, top - 0.12, 0.085)
+    grille(make, hood, 0.72 * half, (0.46, top - 0.20), bars, upright=make.chance(0.5))
+    headlights(make, hood, 0.64 * half, top - 0.12, 0.085)
     side = make.pick((-1.0, 1.0))
     pipe = [(0, 0, -0.1), (0, 0, 0.2), (0, 0, 0.30), (-0.02, 0, 0.38), (-0.08, 0, 0.42)]
     make.add(sweep(pipe, 0.05, sides=8).moved(0.46 * nose, side * 0.19, top - 0.02), paint=make.dark, crease=70)
@@ -509,11 +329,11 @@ def train(make: Maker) -> None:
     make.add(hinge.moved(0, 0, high + 0.12), hinge.moved(0, 0, high - 0.12), paint=make.dark)
 
     deck = 0.34
-    make.add(_hull((back - 0.5, front + 0.06), 0.42, deck - 0.05, deck + 0.05, end=12.0, power=5.0, rings=8), crease=60)
+    make.add(hull((back - 0.5, front + 0.06), 0.42, deck - 0.05, deck + 0.05, end=12.0, power=5.0, rings=8), crease=60)
     make.add(box(front - back + 0.2, 0.44, 0.24).moved(0.5 * (front + back), 0, 0.26), paint=IRON)
     wheel, count = make.pick(((0.23, 3), (0.20, 3), (0.26, 2)))
     axles = np.linspace(front - 0.22, back - 0.20, count)
-    _wheels(make, [(x, 0.36) for x in axles], wheel, 0.12, hub=make.body, rim=0.66)
+    wheels(make, [(x, 0.36) for x in axles], wheel, 0.12, hub=make.body, rim=0.66)
     rod = box(axles[0] - axles[-1] + 0.1, 0.05, 0.06).moved(0.5 * (axles[0] + axles[-1]), 0.475, wheel - 0.05)
     make.add(pair(rod), paint=make.light)
 
@@ -535,18 +355,18 @@ def train(make: Maker) -> None:
     make.add(ellipsoid(0.06, 0.115, 0.115, segments=14).moved(front + 0.12, 0, lamp), paint=LAMP)
 
     top, end = make.vary(1.20, 1.32), back - make.vary(0.44, 0.54)
-    cab = _hull((end, back + 0.06), 0.42, deck, top, end=10.0, power=8.0)
+    cab = hull((end, back + 0.06), 0.42, deck, top, end=10.0, power=8.0)
     make.add(cab, crease=60)
-    shape = _pane((end + 0.13, back - 0.07), (0.78, top - 0.12), make.pick((0.05, 0.16)))
-    _window(make, cab, shape, "y")
+    shape = pane((end + 0.13, back - 0.07), (0.78, top - 0.12), make.pick((0.05, 0.16)))
+    window(make, cab, shape, "y")
     for y in (-0.28, 0.28):
-        pane = _rounded(
+        glass = rounded(
             [(y - 0.09, top - 0.3), (y + 0.09, top - 0.3), (y + 0.09, top - 0.1), (y - 0.09, top - 0.1)], 0.1, 12
         )
-        make.add(_decal(cab, pane, "x", 1.0), paint=GLASS, crease=60)
-    roof = _hull((end - 0.08, back + 0.16), 0.48, top - 0.03, top + 0.12, end=8.0, power=2.6, rings=8)
+        make.add(decal(cab, glass, "x", 1.0), paint=GLASS, crease=60)
+    roof = hull((end - 0.08, back + 0.16), 0.48, top - 0.03, top + 0.12, end=8.0, power=2.6, rings=8)
     make.add(roof, paint=make.dark if make.chance(0.25) else None, crease=50)
-    _tail_lights(make, cab, 0.30, 0.46)
+    tail_lights(make, cab, 0.30, 0.46)
     bunker = make.chance(0.6)
     if bunker:
         make.add(box(0.20, 0.72, 0.40, 0.04, steps=1).moved(end - 0.06, 0, 0.56))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tools.mini.kinds.pets import APRICOT, PINK, Skin, eyes, flesh, leaf
+from tools.mini.kinds._accents import APRICOT, PINK
+from tools.mini.kinds._skin import Skin, eyes, flesh, leaf
 from tools.mini.kinds.registry import kind
 from tools.mini.modelling import (
     Ball,
+    Blob,
     Bone,
     Egg,
     Flat,
@@ -164,7 +166,7 @@ def frog(make: Maker) -> None:
     eye = np.array([0.20, apart, up + 0.20])
     bumps = [Ball((eye[0], side * eye[1], eye[2]), bulge) for side in (-1, 1)]
     splay = make.vary(0.0, 0.10)
-    limbs = [Egg((-0.18, side * (0.40 + splay), 0.22), (0.29, 0.15, 0.20), 20.0) for side in (-1, 1)]
+    limbs: list[Blob] = [Egg((-0.18, side * (0.40 + splay), 0.22), (0.29, 0.15, 0.20), 20.0) for side in (-1, 1)]
     limbs += [
         Bone((-0.34, side * (0.44 + splay), 0.08), (0.10, side * (0.50 + splay), 0.06), 0.09, 0.07) for side in (-1, 1)
     ]

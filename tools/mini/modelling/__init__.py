@@ -6,7 +6,7 @@ Convention: the canonical frame of :mod:`threestudio_redream.cameras`. An object
 
 from __future__ import annotations
 
-from tools.mini.modelling.blend import Ball, Bone, Egg, blend
+from tools.mini.modelling.blend import Ball, Blob, Bone, Egg, blend
 from tools.mini.modelling.model import Maker
 from tools.mini.modelling.paint import Flat, Gradient, Metal, Paint, Picture, Texture
 from tools.mini.modelling.shapes import (
@@ -26,6 +26,7 @@ from tools.mini.modelling.solid import Solid, join, pair
 
 __all__ = [
     "Ball",
+    "Blob",
     "Bone",
     "Egg",
     "Flat",

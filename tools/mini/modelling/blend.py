@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,23 @@ from tools.mini.modelling.solid import Solid
 __all__ = ["Ball", "Blob", "Bone", "Egg", "blend"]
 
 Float = NDArray[np.float64]
-Point = Sequence[float]
+Point = Sequence[float] | Float
+
+
+class Blob(ABC):
+    """A rounded primitive, described by how far points lie outside of it."""
+
+    @abstractmethod
+    def distance(self, points: Float) -> Float:
+        """Signed distance of ``[..., 3]`` points to the surface, negative inside; exact at least on the surface."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[Float, Float]:
+        """Lowest and highest corner of a box around it, ``[3]`` each."""
 
 
 @dataclass(frozen=True)
-class Ball:
+class Ball(Blob):
     """A sphere."""
 
     at: Point
@@ -32,7 +45,7 @@ class Ball:
 
 
 @dataclass(frozen=True)
-class Egg:
+class Egg(Blob):
     """An ellipsoid with semi-axes ``radii``, tilted by ``pitch`` degrees (nose up is positive, about y)."""
 
     at: Point
@@ -58,7 +71,7 @@ class Egg:
 
 
 @dataclass(frozen=True)
-class Bone:
+class Bone(Blob):
     """A capsule from ``a`` to ``b`` with radius ``ra`` at one end and ``rb`` (default the same) at the other."""
 
     a: Point
@@ -77,9 +90,6 @@ class Bone:
         reach = max(self.ra, self.ra if self.rb is None else self.rb)
         ends = np.stack([np.asarray(self.a, np.float64), np.asarray(self.b, np.float64)])
         return ends.min(axis=0) - reach, ends.max(axis=0) + reach
-
-
-Blob = Ball | Egg | Bone
 
 
 def blend(blobs: Sequence[Blob], smooth: float = 0.08, *, cells: int = 26) -> Solid:
@@ -107,5 +117,5 @@ def blend(blobs: Sequence[Blob], smooth: float = 0.08, *, cells: int = 26) -> So
     # Marching cubes leaves slivers where the surface passes close to a node; keep it away from them.
     near = np.abs(level) < 0.12 * cell
     level = np.where(near, np.where(level < 0.0, -0.12 * cell, 0.12 * cell), level)
-    vertices, faces, _, _ = marching_cubes(level, 0.0, spacing=(cell, cell, cell), gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(level, 0.0, spacing=(cell, cell, cell), gradient_direction="descent")
     return Solid(vertices.astype(np.float64) + low, faces.astype(np.int64))

@@ -27,7 +27,7 @@ def creased(
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     area = np.cross(b - a, c - a)
     length = np.linalg.norm(area, axis=1, keepdims=True)
-    unit = area / np.maximum(length, 1e-20)
+    x, y, z = np.ascontiguousarray((area / np.maximum(length, 1e-20)).T)
     bound = np.broadcast_to(np.cos(np.deg2rad(np.asarray(degrees, np.float64))), len(faces))
     corner_vertex, corner_face = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
     order = np.argsort(corner_vertex, kind="stable")
@@ -39,12 +39,14 @@ def creased(
     within = np.arange(len(first)) - np.repeat(np.cumsum(mine) - mine, mine)
     second = order[starts[corner_vertex[first]] + within]
     one, other = corner_face[first], corner_face[second]
-    alike = np.einsum("ij,ij->i", unit[one], unit[other]) > bound[one]
+    alike = x[one] * x[other] + y[one] * y[other] + z[one] * z[other] > bound[one]
     alike |= first == second
-    first, weights = first[alike], area[other[alike]]
-    normal = np.stack([np.bincount(first, weights[:, axis], len(corner_vertex)) for axis in range(3)], axis=1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+    first, other = first[alike], other[alike]
+    total = np.zeros((len(corner_vertex), 3))
+    for axis in range(3):
+        total[:, axis] = np.bincount(first, area[other, axis], len(corner_vertex))
+    normal = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
     step = np.round(normal * _STEPS).astype(np.int64) + _STEPS  # 0 to 128, a byte each
     keys = (corner_vertex << 24) | (step[:, 0] << 16) | (step[:, 1] << 8) | step[:, 2]
     _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return corner_vertex[index], inverse.reshape(-1, 3), normal[index]
+    return corner_vertex[index], inverse.reshape(-1, 3).astype(np.int64), normal[index]

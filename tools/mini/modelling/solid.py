@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +46,7 @@ class Solid:
         vertices[:, k] = sin * self.vertices[:, j] + cos * self.vertices[:, k]
         return replace(self, vertices=vertices)
 
-    def pointed(self, direction: Sequence[float]) -> Solid:
+    def pointed(self, direction: ArrayLike) -> Solid:
         """Rotated so that its +z goes along ``direction``."""
         up = np.asarray(direction, np.float64)
         up = up / np.linalg.norm(up)
