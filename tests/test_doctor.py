@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from threestudio_redream.doctor import (
     checks,
     diagnose,
     examine,
+    probes,
     render,
 )
 from threestudio_redream.doctor.machine import _memory_available, _memory_limit, describe_machine
@@ -134,6 +136,7 @@ def test_this_environment_passes_with_the_real_table() -> None:
     assert diagnosis.devices[0] == "cpu"
     works = {item["name"]: item["works"] for item in diagnosis.as_dict()["capabilities"]}
     assert works["fit a field to a mesh (launch.py)"]
+    assert works["mini lab models (diffusers, transformers)"]
     assert json.loads(json.dumps(diagnosis.as_dict()))["schema"] == 1
 
 
@@ -220,6 +223,29 @@ def test_the_gpu_rasteriser_names_its_renderer(monkeypatch: pytest.MonkeyPatch) 
     context = types.SimpleNamespace(info={"GL_RENDERER": "NVIDIA L4"})
     monkeypatch.setitem(sys.modules, "moderngl", Anything(context))
     assert checks.CHECKS["moderngl"]() == "NVIDIA L4"
+
+
+@pytest.mark.parametrize(("state", "remark"), [("patched", "without its compiled operators"), ("native", "")])
+def test_a_torchvision_for_another_torch_works_with_a_remark(
+    monkeypatch: pytest.MonkeyPatch, state: str, remark: str
+) -> None:
+    monkeypatch.setattr("threestudio_redream.runtime.torchvision_shim.ensure_torchvision", lambda: state)
+    assert checks.CHECKS["torchvision"]().endswith(remark)
+
+
+def test_installing_open_clip_keeps_the_build_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    (probe,) = (probe for probe in PROBES if probe.module == "open_clip")
+    assert one(replace(probe, module="rd_absent")).cure == PIP + (
+        f"install 'open_clip_torch>=3.3' 'torch=={torch.__version__}'"
+    )
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert probes._keep_torch() == ""
 
 
 def finding(name: str, status: str, **fields) -> Finding:

@@ -22,9 +22,12 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "threestudio_redream"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = TOML["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 MAX_FILE = 5 * 2**20
+WEIGHTS = PACKAGE / "mini"
+MAX_WEIGHTS = 40 * 2**20  # of all models together
 
 
 def canonical(name: str) -> str:
@@ -222,8 +225,21 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 
 def test_no_large_file_is_in_the_tree() -> None:
-    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked_files()}
-    assert not {name: size for name, size in large.items() if size > MAX_FILE}
+    sizes = {path: path.stat().st_size for path in tracked_files()}
+    weights = {path for path in sizes if WEIGHTS in path.parents and path.suffix == ".safetensors"}
+    assert not {
+        str(path.relative_to(ROOT)): size for path, size in sizes.items() if path not in weights and size > MAX_FILE
+    }
+    assert sum(sizes[path] for path in weights) <= MAX_WEIGHTS
+
+
+def test_every_data_file_of_the_package_is_shipped_and_none_can_run_code() -> None:
+    shipped = TOML["tool"]["setuptools"]["package-data"]
+    suffixes = {pattern.removeprefix("**/*") for pattern in shipped["threestudio_redream.mini"]}
+    assert suffixes == {".json", ".md", ".safetensors", ".txt"}
+    data = {path for path in tracked_files() if PACKAGE in path.parents and path.suffix != ".py"}
+    assert {path for path in data if WEIGHTS not in path.parents} == {PACKAGE / "py.typed"}
+    assert not {str(path) for path in data if WEIGHTS in path.parents and path.suffix not in suffixes}
 
 
 def test_no_file_names_a_folder_of_somebodys_machine() -> None:

@@ -11,10 +11,13 @@ import importlib
 
 from threestudio_redream.catalog import REDREAM_MODULES
 from threestudio_redream.runtime.host import upstream
+from threestudio_redream.runtime.torchvision_shim import guard_torchvision
 
 __all__ = ["__version__"]
 
 __version__ = "0.1.0.dev0"
+
+guard_torchvision()
 
 if upstream() is not None:
     for _module in sorted(set(REDREAM_MODULES.values())):

@@ -40,6 +40,12 @@ def test_each_word_of_the_lab_is_one_token_of_its_own(tokenizer) -> None:
     assert needed <= set(words)
 
 
+def test_learning_again_gives_the_same_ids_whatever_the_order_of_the_words(tokenizer) -> None:
+    """A resumed training run learns its tokenizer anew."""
+    again = learn_tokenizer(list(corpus())[::-1])
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
 def test_the_markers_are_the_last_two_tokens_and_padding_is_the_end(tokenizer) -> None:
     assert tokenizer.convert_ids_to_tokens([len(tokenizer) - 2, len(tokenizer) - 1]) == [START, STOP]
     row = tokenizer("a red cat", padding="max_length", max_length=CONTEXT)["input_ids"]

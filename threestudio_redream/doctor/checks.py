@@ -126,6 +126,13 @@ def _moderngl() -> str:
     return str(context.info["GL_RENDERER"])
 
 
+def _torchvision() -> str:
+    from threestudio_redream.runtime.torchvision_shim import ensure_torchvision
+
+    patched = ensure_torchvision() == "patched"
+    return "made for another build of torch: works here, without its compiled operators" if patched else ""
+
+
 def _has(module: str, name: str) -> Callable[[], str]:
     """A check that a submodule, which the plain import leaves alone, imports and holds ``name``."""
 
@@ -149,5 +156,6 @@ CHECKS: dict[str, Callable[[], str | dict[str, Any]]] = {
     "safetensors": _safetensors,
     "tensorboard": _has("torch.utils.tensorboard", "SummaryWriter"),
     "torch": _torch,
+    "torchvision": _torchvision,
     "xatlas": _xatlas,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import sys
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ class Probe:
 _WANTS_PYPI_TORCH = sys.platform == "darwin" or shutil.which("nvidia-smi") is not None
 _TORCH_INSTALL = "install torch" + ("" if _WANTS_PYPI_TORCH else " --index-url https://download.pytorch.org/whl/cpu")
 
+
+def _keep_torch() -> str:
+    """Further words for a pip command that would otherwise bring a newer torch, of another build."""
+    try:
+        return f" 'torch=={importlib.metadata.version('torch')}'"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 _LATER = "nothing to do: this version does not use it yet"
 
 
@@ -67,6 +77,9 @@ PROBES: tuple[Probe, ...] = (
     _base("safetensors>=0.4.5", "safetensors", "checkpoints", check="safetensors"),
     _base("omegaconf>=2.4", "omegaconf", "configuration", check="omegaconf"),
     _base("jaxtyping>=0.2.28", "jaxtyping", "array shapes in signatures"),
+    _base("accelerate>=1.0", "accelerate", "loading of large models", "hub"),
+    _base("diffusers>=0.33", "diffusers", "2D diffusion priors", "hub", check="diffusers"),
+    _base("transformers>=4.50", "transformers", "text encoders, CLIP", "hub", check="clip"),
     _base("numba>=0.60", "numba", "fast CPU kernels", check="numba"),
     _base("scipy>=1.12", "scipy", "nearest neighbours, images"),
     _base("trimesh>=4.6", "trimesh", "3D files"),
@@ -87,16 +100,22 @@ PROBES: tuple[Probe, ...] = (
         batch="tinycudann",
         install="install --no-build-isolation 'git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch'",
     ),
-    Probe("diffusers>=0.30", "diffusers", "2D diffusion priors", batch="hub", check="diffusers", advice=_LATER),
-    Probe("transformers>=4.44", "transformers", "text encoders, CLIP", batch="hub", check="clip", advice=_LATER),
     Probe("peft>=0.12", "peft", "LoRA adapters", batch="hub", advice=_LATER),
-    Probe("open_clip_torch>=2.24", "open_clip", "OpenCLIP encoders", batch="open_clip", advice=_LATER),
+    Probe(
+        "open_clip_torch>=3.3",
+        "open_clip",
+        "OpenCLIP encoders",
+        batch="open_clip",
+        install=f"install 'open_clip_torch>=3.3'{_keep_torch()}",
+        repair="install --force-reinstall --no-deps 'open_clip_torch>=3.3'",
+    ),
     Probe("faiss-cpu>=1.8", "faiss", "search in large indexes", batch="faiss", advice=_LATER),
     Probe(
         "torchvision",
         "torchvision",
-        "not used; a broken one breaks others",
+        "needed by open_clip only",
         batch="torchvision",
+        check="torchvision",
         repair="uninstall -y torchvision",
         advice="nothing to do",
     ),
@@ -126,10 +145,12 @@ class Capability:
 
 _RENDER = ("numpy", "numba", "trimesh", "pillow")
 _TRAIN = ("torch", "pytorch-lightning", "omegaconf", "safetensors", "tensorboard", *_RENDER)
+_MODELS = ("torch", "safetensors", "accelerate", "diffusers", "transformers")
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("load and render 3D files (redream render)", _RENDER),
     Capability("fit a field to a mesh (launch.py)", _TRAIN),
+    Capability("mini lab models (diffusers, transformers)", _MODELS),
     Capability("export a textured GLB", ("numpy", "trimesh", "pillow", "scikit-image", "xatlas")),
     Capability("turntable video", ("av",)),
     Capability("train on a GPU", _TRAIN, device=("cuda", "mps")),

@@ -59,6 +59,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a component prints on import must not mix with the answers
     request = json.load(sys.stdin)
     sys.path[:] = request["sys_path"]
+    # Components are tried as this package meets them: it guards against a torchvision that breaks others.
+    importlib.import_module("threestudio_redream")
     for probe in request["probes"]:
         answers.write(json.dumps(try_component(probe["name"], probe["module"], probe["check"])) + "\n")
         answers.flush()

@@ -116,6 +116,7 @@ class Judge(nn.Module):
         Raises:
             ConfigError: the folder is not one, or its two files do not fit together.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
@@ -125,7 +126,7 @@ class Judge(nn.Module):
                 raise ValueError("its tables are too large")
             model = Judge(names[0], names[1], names[2], tuple(names[3]))
             model.load_state_dict(load_file(folder / "judge.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as cause:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
             raise ConfigError(
                 f"The judge cannot be loaded: {cause}",
                 received=str(folder),

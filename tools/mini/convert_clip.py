@@ -197,7 +197,7 @@ def convert_clip(source: Path, out: Path) -> Path:
             received=str(source),
             fix="Name a folder as tools.mini.train_clip writes it.",
         )
-    config = CLIPConfig.from_pretrained(source, local_files_only=True)
+    config: Any = CLIPConfig.from_pretrained(source, local_files_only=True)
     about = open_clip_config(config, json.loads((source / "preprocessor_config.json").read_text("utf-8")))
     tensors = open_clip_tensors(
         load_file(source / "model.safetensors"),

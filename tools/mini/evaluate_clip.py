@@ -23,10 +23,10 @@ from threestudio_redream.mini import CLIP
 from tools.mini.kinds import build
 from tools.mini.pictures import SIDE, PictureSet, develop, random_backgrounds
 from tools.mini.results import write_results
-from tools.mini.write_assets import index_assets
 from tools.mini.tokenizer import CONTEXT
 from tools.mini.views import BACK, FOVY_DEG, OVERHEAD
 from tools.mini.words import VIEW_PHRASES, article
+from tools.mini.write_assets import index_assets
 
 __all__ = ["MiniClip", "evaluate_clip"]
 

@@ -15,6 +15,8 @@ def instance_seed(purpose: str, kind: str, index: int) -> int:
     Raises:
         ValueError: for an unknown purpose.
     """
+    if purpose not in PURPOSES:
+        raise ValueError(f"unknown purpose {purpose!r}; there are {', '.join(PURPOSES)}")
     digest = hashlib.sha256(f"{kind}/{index}".encode()).digest()
     return (PURPOSES.index(purpose) << 60) | (int.from_bytes(digest[:8], "big") >> 4)
 

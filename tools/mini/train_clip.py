@@ -27,14 +27,14 @@ __all__ = ["IMAGE_MEAN", "IMAGE_STD", "clip_config", "save_clip", "train_clip"]
 log = logging.getLogger("mini-lab")
 
 PLANS = {
-    "full": Plan(steps=5000, lr=1e-3, warmup=300, weight_decay=0.05, betas=(0.9, 0.98), ema=0.998, seed=21),
+    "full": Plan(steps=4500, lr=1.2e-3, warmup=300, weight_decay=0.05, betas=(0.9, 0.98), ema=0.998, seed=21),
     "short": Plan(steps=1800, lr=1.2e-3, warmup=150, weight_decay=0.05, betas=(0.9, 0.98), ema=0.995, seed=21),
 }
-BATCH = 128
+BATCH = 96
 IMAGE_MEAN, IMAGE_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def clip_config(tokenizer: Any, *, width: int = 160, layers: int = 5) -> Any:
+def clip_config(tokenizer: Any, *, width: int = 128, layers: int = 4) -> Any:
     """A ``transformers.CLIPConfig``: ViT with 8 px patches on 64 px, text transformer of half its depth."""
     from transformers import CLIPConfig
 
@@ -80,7 +80,7 @@ def _shifted(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_clip(
-    renders: Path, folder: Path, plan: Plan, *, width: int = 160, layers: int = 5, until: int | None = None
+    renders: Path, folder: Path, plan: Plan, *, width: int = 128, layers: int = 4, until: int | None = None
 ) -> nn.Module:
     """Train and save ``folder/clip``.
 

@@ -25,7 +25,7 @@ from tools.mini.captions import diffusion_caption
 from tools.mini.descriptors import COLORS
 from tools.mini.pictures import SIDE, STYLE_COUNT, PictureSet, develop, random_backgrounds
 from tools.mini.seeds import held_out_pairs
-from tools.mini.tokenizer import CONTEXT, learn_tokenizer
+from tools.mini.tokenizer import CONTEXT, learn_tokenizer, save_tokenizer
 from tools.mini.training import Plan, train
 from tools.mini.words import corpus
 
@@ -201,6 +201,7 @@ def train_diffusion(
 def save_pipeline(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
     """Write a ``StableDiffusionPipeline`` directory, safetensors only."""
     from diffusers import StableDiffusionPipeline
+    from safetensors.torch import load_file, save_file
 
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -213,6 +214,11 @@ def save_pipeline(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenize
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    # transformers 4 wants the tables of the tokenizer as files of their own, and this prefix; 5 understands both.
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def main() -> None:

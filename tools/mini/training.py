@@ -118,7 +118,7 @@ def train(
         for name, module in modules.items()
     ]
     groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay, fused=True)
     average = {name: deepcopy(module).requires_grad_(False).eval() for name, module in modules.items()}
     path, step = folder / "state.safetensors", 0
     if path.is_file():
@@ -130,6 +130,7 @@ def train(
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
             average[name].load_state_dict(state["average"][name])
+        _forget_rows(folder / "log.csv", step)
         log.info("%s: going on at step %d", folder.name, step)
 
     def save() -> None:
@@ -205,6 +206,13 @@ def _average(average: dict[str, nn.Module], modules: dict[str, nn.Module], decay
 def _state(module: nn.Module) -> Iterable[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
+
+
+def _forget_rows(path: Path, step: int) -> None:
+    """Drop the rows of steps after the checkpoint: they will be written again."""
+    if path.is_file():
+        head, *rows = path.read_text("utf-8").splitlines(keepends=True)
+        path.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step), encoding="utf-8")
 
 
 def _write_row(path: Path, row: dict[str, float]) -> None:
