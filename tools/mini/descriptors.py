@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,14 +36,15 @@ def finish(descriptor: str, rng: np.random.Generator) -> Paint:
     """
     if descriptor in COLORS:
         return Flat(_jittered(COLORS[descriptor], rng))
-    return {
+    painters: dict[str, Callable[[np.random.Generator], Paint]] = {
         "wooden": _wooden,
         "golden": _golden,
         "stone": _stone,
         "striped": _striped,
         "dotted": _dotted,
         "checkered": _checkered,
-    }[descriptor](rng)
+    }
+    return painters[descriptor](rng)
 
 
 def _jittered(color: Color, rng: np.random.Generator, amount: float = 0.035) -> Color:

@@ -123,7 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     judge = Judge.load(arguments.judge) if arguments.judge else Judge.load()
     pipeline = load_pipeline(arguments.model)
-    figures = {
+    figures: dict[str, Any] = {
         "steps": STEPS,
         "guidance_scale": SCALE,
         "composition": evaluate_composition(pipeline, judge, arguments.samples),

@@ -26,8 +26,8 @@ def learn_tokenizer(words: Sequence[str]) -> Any:
     Raises:
         RuntimeError: if one is not.
     """
+    import transformers
     from tokenizers import pre_tokenizers
-    from transformers import CLIPTokenizerFast
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     merges = _learn_merges(words)
@@ -40,7 +40,7 @@ def learn_tokenizer(words: Sequence[str]) -> Any:
     with TemporaryDirectory() as folder:
         _write_tables(Path(folder), vocabulary, [" ".join(merge) for merge in merges])
         (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}', encoding="utf-8")
-        tokenizer = CLIPTokenizerFast.from_pretrained(
+        tokenizer = transformers.CLIPTokenizerFast.from_pretrained(  # type: ignore[attr-defined]
             folder,
             model_max_length=CONTEXT,
             bos_token=START,

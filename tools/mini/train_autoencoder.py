@@ -95,7 +95,7 @@ def train_autoencoder(
     from diffusers import AutoencoderKL
 
     torch.manual_seed(plan.seed)
-    model = AutoencoderKL(**autoencoder_config(channels))
+    model: Any = AutoencoderKL(**autoencoder_config(channels))
     pictures = PictureSet.open(renders)
     rows = np.arange(len(pictures.rgba))
 
@@ -123,7 +123,7 @@ def train_autoencoder(
         shown = ((decoded - image).abs() * mask).sum() / (3.0 * mask.sum())
         return loss, {"foreground_l1": float(shown.detach()), "tone": float(tone.detach()), "kl": float(kl.detach())}
 
-    average = train(plan, {"vae": model}, loss_fn, folder, until=until)["vae"]
+    average: Any = train(plan, {"vae": model}, loss_fn, folder, until=until)["vae"]
     scale = measure_latents(average, pictures, rows)
     average.register_to_config(scaling_factor=round(scale["scaling_factor"], 4))
     average.save_pretrained(folder / "vae")

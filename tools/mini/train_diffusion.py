@@ -160,7 +160,7 @@ def train_diffusion(
     rows = allowed_rows(pictures)
     latents, styles = encode_pictures(vae, pictures, rows, folder, plan.seed)
     torch.manual_seed(plan.seed)
-    unet = UNet2DConditionModel(**unet_config(channels=channels))
+    unet: Any = UNet2DConditionModel(**unet_config(channels=channels))
     text_encoder = CLIPTextModel(text_encoder_config(tokenizer))
     scheduler = new_scheduler()
     alphas = scheduler.alphas_cumprod
@@ -203,7 +203,7 @@ def save_pipeline(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenize
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import load_file, save_file
 
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,

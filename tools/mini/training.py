@@ -113,7 +113,7 @@ def train(
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     factors = rates or {}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if p.requires_grad], "factor": factors.get(name, 1.0)}
         for name, module in modules.items()
     ]
@@ -151,7 +151,8 @@ def train(
         module.train()
     parameters = [parameter for group in groups for parameter in group["params"]]
     end = plan.steps if until is None else min(until, plan.steps)
-    started, first, sums, count = time.perf_counter(), step, {}, 0
+    started, first, count = time.perf_counter(), step, 0
+    sums: dict[str, float] = {}
     with StopAtSignal() as stop:
         while step < end and not stop.asked:
             for group in optimizer.param_groups:
