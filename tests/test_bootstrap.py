@@ -119,7 +119,7 @@ def test_choices_are_kept_until_others_are_given(boot, shell: Shell) -> None:
     assert shell.commands == []
     install_torch(shell, "2.14.1")
     assert setup(boot, shell, "--extras", "cuda") == 0
-    assert shell.pip() == [REST.format(ROOT, "cuda,dev")]  # torch stays as it is
+    assert shell.pip() == [REST.format(ROOT, "cuda,dev") + " torch==2.14.1"]  # torch stays as it is
 
 
 def test_a_wrong_build_is_replaced(boot, shell: Shell) -> None:
@@ -137,7 +137,7 @@ def test_an_interrupted_set_up_goes_on(boot, shell: Shell, capsys: pytest.Captur
     assert "set-up stopped: this step failed" in capsys.readouterr().err
     shell.failing = set()
     assert setup(boot, shell, "--extras", "cuda") == 0
-    assert shell.pip() == [REST.format(ROOT, "cuda,dev")]
+    assert shell.pip() == [REST.format(ROOT, "cuda,dev") + f" torch=={boot.cpu_pin(ROOT)}"]
 
 
 def test_the_stamp_changes_with_every_input(boot, tmp_path: Path) -> None:

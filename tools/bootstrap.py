@@ -182,8 +182,11 @@ def install(root, venv, torch_choice, extras):
         )
     say("set-up 3/3: installing the project and its dependencies")
     target = "{}[{}]".format(root, ",".join(extras))
+    there = installed_torch(venv)
+    # Named again, or an extra that needs torchvision would bring PyPI's newest torch, of another build.
+    keep = ["torch==" + there] if there else []
     run(
-        [*pip, "install", "-c", str(root / "requirements" / "constraints.txt"), "-e", target],
+        [*pip, "install", "-c", str(root / "requirements" / "constraints.txt"), "-e", target, *keep],
         "Is the network reachable? Set-up goes on where it stopped: make setup",
     )
 
