@@ -99,7 +99,7 @@ words fall apart into pieces the model has never seen.
 
 ## Training
 UNet and text encoder: {_plan(plan, facts.get("steps"))}, batch {train_diffusion.BATCH}, caption dropout
-{train_diffusion.DROPOUT:g}, min-SNR weights. Autoencoder: {_plan(vae_plan, facts.get("autoencoder_steps"))}, batch
+{train_diffusion.DROPOUT:g}, squared error of v. Autoencoder: {_plan(vae_plan, facts.get("autoencoder_steps"))}, batch
 {train_autoencoder.BATCH}. Script: `tools/mini/train_diffusion.py`, `tools/mini/train_autoencoder.py`.
 
 ## Measured
