@@ -85,7 +85,6 @@ PROBES: tuple[Probe, ...] = (
     _base("trimesh>=4.6", "trimesh", "3D files"),
     _base("DracoPy>=1.5", "DracoPy", "Draco-compressed glTF", check="draco"),
     _base("pillow>=10.3", "PIL", "textures and pictures", check="pillow"),
-    _base("pyarrow>=14", "pyarrow", "tables of asset indexes"),
     _base("scikit-image>=0.22", "skimage", "marching cubes", check="marching_cubes"),
     _base("fast-simplification>=0.1.7", "fast_simplification", "mesh decimation"),
     _base("xatlas>=0.0.11", "xatlas", "texture charts", check="xatlas"),
