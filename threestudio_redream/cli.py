@@ -18,6 +18,8 @@ import typer
 
 from threestudio_redream import __version__
 from threestudio_redream.errors import RedreamError
+from threestudio_redream.retrieval.cli import index_app
+from threestudio_redream.retrieval.cli_search import fetch, search
 
 __all__ = ["app", "main"]
 
@@ -155,6 +157,11 @@ def render_file(
     count = "1 view" if report["views"] == 1 else f"{report['views']} views"
     first = out / (report["sheet"] or report["files"][0])
     typer.echo(f"{count} of {file} ({report['asset']['faces']} faces) in {report['seconds']:.1f} s: {first}")
+
+
+app.add_typer(index_app)
+app.command("search")(search)
+app.command("fetch")(fetch)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

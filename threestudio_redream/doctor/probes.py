@@ -109,7 +109,7 @@ PROBES: tuple[Probe, ...] = (
         install=f"install 'open_clip_torch>=3.3'{_keep_torch()}",
         repair="install --force-reinstall --no-deps 'open_clip_torch>=3.3'",
     ),
-    Probe("faiss-cpu>=1.8", "faiss", "search in large indexes", batch="faiss", advice=_LATER),
+    Probe("faiss-cpu>=1.9", "faiss", "search in large indexes", batch="faiss"),
     Probe(
         "torchvision",
         "torchvision",
