@@ -232,7 +232,7 @@ def test_seeds_of_different_purposes_never_coincide() -> None:
         "test": 3,
     }
     assert instance_seed("train", "cat", 3) == seeds["train", "cat", 3]
-    with pytest.raises(ValueError, match="tuple"):
+    with pytest.raises(ValueError, match="unknown purpose"):
         instance_seed("picnic", "cat", 0)
 
 
