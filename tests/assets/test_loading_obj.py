@@ -11,7 +11,7 @@ from asset_files import MTL, OBJ, TETRA, load, png, refused, save
 
 from threestudio_redream.assets import DEFAULT_LIMITS, load_asset, sample_asset
 from threestudio_redream.assets.formats.mtl import GREY
-from threestudio_redream.errors import AssetError, AssetLimitError
+from threestudio_redream.errors import AssetLimitError
 
 QUAD = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 
@@ -120,27 +120,6 @@ def test_large_files_parse_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(numbers, "_CHUNK", 7)
     np.testing.assert_array_equal(load(tmp_path, "a.obj", OBJ).vertices.max(0), [1, 1, 1])
-
-
-def test_fast_float_parsing_agrees_with_python() -> None:
-    from threestudio_redream.assets.formats.numbers import parse_floats
-
-    generator = np.random.default_rng(0)
-    numbers = generator.normal(size=2000) * 10.0 ** generator.integers(-12, 12, 2000)
-    for template in ("%.6f", "%g", "%.17g", "%.3e", "%d"):
-        text = " ".join(template % number for number in numbers)
-        np.testing.assert_allclose(parse_floats(text.encode(), "x"), [float(t) for t in text.split()], rtol=3e-16)
-
-
-def test_numpy_that_stops_at_the_first_oddity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from threestudio_redream.assets.formats import numbers
-
-    fromstring = np.fromstring
-    monkeypatch.setattr(numbers.np, "fromstring", lambda *a, **keywords: fromstring("1", **keywords))
-    for parse in (numbers.parse_floats, numbers.parse_integers):
-        with pytest.raises(AssetError, match="not a number") as caught:
-            parse(b"1 2 x", "things")
-        assert caught.value.received == 1
 
 
 def test_writing_and_loading_with_trimesh(tmp_path: Path) -> None:

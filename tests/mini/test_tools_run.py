@@ -171,14 +171,41 @@ def test_the_autoencoder(vae: Path) -> None:
 
     assert log_steps(vae.parent) == ["step", "1", "2", "3"]
     model = AutoencoderKL.from_pretrained(vae, local_files_only=True).eval()
-    scale = json.loads((vae.parent / "latents.json").read_text("utf-8"))
-    assert model.config.scaling_factor == pytest.approx(scale["scaling_factor"], abs=1e-4)
-    assert len(scale["channel_mean"]) == len(scale["channel_std"]) == 4
+    assert model.config.scaling_factor == 1.0
+    measured = json.loads((vae.parent / "latents.json").read_text("utf-8"))
+    assert len(measured["channel_mean"]) == len(measured["channel_std"]) == 4
     with torch.no_grad():
         latents = model.encode(torch.zeros(1, 3, SIDE, SIDE)).latent_dist.mean
         assert latents.shape == (1, 4, SIDE // 4, SIDE // 4)
         assert model.decode(latents).sample.shape == (1, 3, SIDE, SIDE)
     assert not list(vae.glob("*.bin"))
+
+
+def test_latents_are_normalised_inside_the_weights(vae: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL.from_pretrained(vae, local_files_only=True).eval()
+    with torch.no_grad():
+        for parameter in model.quant_conv.parameters():  # latents with channels of their own means and deviations
+            parameter.normal_(generator=torch.Generator().manual_seed(4))
+        pictures = torch.rand(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5)) * 2.0 - 1.0
+        before = model.encode(pictures).latent_dist
+        decoded = model.decode(before.mean).sample
+        mean, std = before.mean.mean(dim=(0, 2, 3)), before.mean.std(dim=(0, 2, 3))
+        assert mean.abs().max() > 0.1
+        train_autoencoder.normalise_latents(model, mean.tolist(), std.tolist())
+        after = model.encode(pictures).latent_dist
+        torch.testing.assert_close(after.mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+        torch.testing.assert_close(after.mean.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+        torch.testing.assert_close(after.std, before.std / std.view(1, 4, 1, 1), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(model.decode(after.mean).sample, decoded, atol=1e-4, rtol=1e-3)
+
+
+def test_channels_that_copy_each_other_are_penalised() -> None:
+    latents = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(6))
+    assert train_autoencoder._correlation(latents) < 0.01
+    latents[:, 3] = -2.0 * latents[:, 0] + 1.0
+    assert train_autoencoder._correlation(latents) == pytest.approx(2.0 / 12.0, abs=0.01)
 
 
 def test_spoilt_pictures_are_pictures_and_no_longer_the_same() -> None:
@@ -244,7 +271,7 @@ def test_clip(renders: Path, folder: Path) -> None:
     from PIL import Image
     from transformers import CLIPModel, CLIPProcessor
 
-    train_clip.train_clip(renders, folder / "clip-run", PLAN, width=32, layers=1)
+    train_clip.train_clip((renders, renders), folder / "clip-run", PLAN, width=32, layers=1)
     assert log_steps(folder / "clip-run") == ["step", "1", "2", "3"]
     model = CLIPModel.from_pretrained(folder / "clip-run" / "clip", local_files_only=True).eval()
     processor = CLIPProcessor.from_pretrained(folder / "clip-run" / "clip", local_files_only=True)

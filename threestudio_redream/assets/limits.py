@@ -36,7 +36,7 @@ class Limits:
     """
 
     max_bytes: int = 256 * MIB
-    max_text_bytes: int = 16 * MIB
+    max_text_bytes: int = 24 * MIB
     max_vertices: int = 1_000_000
     max_faces: int = 1_000_000
     max_texture_pixels: int = 8192 * 4096

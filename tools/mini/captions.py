@@ -66,12 +66,12 @@ def clip_caption(rng: np.random.Generator, kind: str, descriptor: str, view: int
     noun = choose(noun_choices(kind)) if rng.random() < 0.4 else kind
     word = choose(DESCRIPTOR_SYNONYMS[descriptor]) if rng.random() < 0.4 else descriptor
     roll = rng.random()
-    if roll < 0.78:
+    if roll < 0.68:
         phrase = f"{word} {noun}"
-    elif roll < 0.86:
-        phrase = f"{noun} in {word}" if roll < 0.82 else f"{noun} that is {word}"
+    elif roll < 0.76:
+        phrase = f"{noun} in {word}" if roll < 0.72 else f"{noun} that is {word}"
     elif roll < 0.93:
-        phrase = noun
+        phrase = noun  # often alone, so that kinds weigh more than colours
     else:
         phrase = f"{word} {choose((*entry.tags, 'object', 'thing'))}"
     opening = choose(_CLIP_OPENINGS)

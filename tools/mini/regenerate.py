@@ -38,7 +38,9 @@ def steps(work: Path, schedule: str, *, compiled: bool = False) -> dict[str, Cal
         "autoencoder": lambda: train_autoencoder.train_autoencoder(
             renders / "train", work / "autoencoder", train_autoencoder.PLANS[schedule]
         ),
-        "clip": lambda: train_clip.train_clip(renders / "train", work / "clip", train_clip.PLANS[schedule]),
+        "clip": lambda: train_clip.train_clip(
+            (renders / "train", renders / "clip"), work / "clip", train_clip.PLANS[schedule]
+        ),
         "diffusion": lambda: train_diffusion.train_diffusion(
             renders / "train",
             work / "autoencoder" / "vae",

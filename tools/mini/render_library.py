@@ -2,8 +2,9 @@
 
     python -m tools.mini.render_library --out outputs/mini-lab/renders
 
-Three sets with disjoint objects: ``train`` (autoencoder, diffusion, CLIP), ``judge`` (the independent classifier) and
-``test`` (never trained on). Repeating the command continues where it stopped and does nothing when all is there.
+Four sets with disjoint objects: ``train`` (autoencoder, diffusion, CLIP), ``clip`` (CLIP alone, seen evenly from all
+sides), ``judge`` (the independent classifier) and ``test`` (never trained on). Repeating the command continues where it
+stopped and does nothing when all is there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ __all__ = ["PLANS", "render_set"]
 log = logging.getLogger("mini-lab")
 
 #: set -> (instances of each kind and descriptor, web cameras, even cameras) of each instance
-PLANS: dict[str, tuple[int, int, int]] = {"train": (10, 8, 3), "judge": (4, 0, 8), "test": (2, 0, 6)}
+PLANS: dict[str, tuple[int, int, int]] = {
+    "train": (10, 8, 3),
+    "clip": (10, 0, 6),
+    "judge": (4, 0, 8),
+    "test": (2, 0, 6),
+}
 SUPERSAMPLE = 3
 
 

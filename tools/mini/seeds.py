@@ -6,11 +6,11 @@ import hashlib
 
 __all__ = ["PURPOSES", "held_out_pairs", "instance_seed"]
 
-PURPOSES = ("index", "train", "judge", "test")
+PURPOSES = ("index", "train", "judge", "test", "clip")
 
 
 def instance_seed(purpose: str, kind: str, index: int) -> int:
-    """A seed below 2**62 for object ``index`` of a kind; the two highest bits of it name the purpose.
+    """A seed below 2**63 for object ``index`` of a kind; the three highest bits of it name the purpose.
 
     Raises:
         ValueError: for an unknown purpose.

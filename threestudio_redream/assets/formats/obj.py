@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from threestudio_redream.assets.assemble import Parsed, Part
 from threestudio_redream.assets.files import MissingSideFileError, SideFiles
 from threestudio_redream.assets.formats.mtl import GREY, MtlMaterial, parse_mtl
-from threestudio_redream.assets.formats.numbers import parse_integers, token_starts
+from threestudio_redream.assets.formats.numbers import count_tokens, parse_integers, token_starts
 from threestudio_redream.assets.formats.polygons import fan_corners
-from threestudio_redream.assets.formats.textlines import TextLines, tokens_per_row
+from threestudio_redream.assets.formats.textlines import TextLines
 from threestudio_redream.assets.images import TexturePool
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.assets.types import AlphaMode, Material
@@ -92,7 +92,7 @@ def _triangles(lines: TextLines, rows: dict[bytes, Int], limits: Limits, warning
 def _corners(lines: TextLines, rows: dict[bytes, Int], limits: Limits) -> tuple[Int, Int]:
     """All face corners ``[C, 3]`` as zero-based (v, vt, vn) with -1 for absent, and how many each line has."""
     block, first = lines.block(rows[b"f"], 1)
-    counts = tokens_per_row(block, first)
+    counts = count_tokens(block, first)
     check_limit(limits, "max_faces", int(np.maximum(counts - 2, 0).sum()), "faces")
     raw = _slots(block)
     for column, prefix in enumerate((b"v", b"vt", b"vn")):

@@ -5,22 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from threestudio_redream.assets.formats.numbers import parse_floats, token_starts
+from threestudio_redream.assets.formats.numbers import count_tokens, parse_floats
 from threestudio_redream.assets.limits import Limits, check_limit
 from threestudio_redream.errors import AssetError, AssetLimitError
 
-__all__ = ["NumberRows", "TextLines", "tokens_per_row"]
+__all__ = ["NumberRows", "TextLines"]
 
 _SPACE, _NEWLINE, _HASH = 32, 10, 35
 _BLANKS = bytes(0x20 if c in (0x09, 0x0B, 0x0C) else c for c in range(256))
 _MAX_INDENT = 64
-
-
-def tokens_per_row(block: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many blank-separated tokens lie between consecutive ``starts`` in ``block``."""
-    if not len(starts):
-        return np.zeros(0, np.int64)
-    return np.add.reduceat(token_starts(block), starts, dtype=np.int64)
 
 
 class NumberRows:
@@ -107,4 +100,4 @@ class TextLines:
             AssetError: a line holds something else.
         """
         block, first = self.block(rows, skip)
-        return NumberRows(parse_floats(block.tobytes(), what), tokens_per_row(block, first))
+        return NumberRows(parse_floats(block.tobytes(), what), count_tokens(block, first))
