@@ -224,12 +224,13 @@ def test_seeds_of_different_purposes_never_coincide() -> None:
         for at in range(12)
     }
     assert len(set(seeds.values())) == len(seeds)
-    assert max(seeds.values()) < 2**62
+    assert max(seeds.values()) < 2**63
     assert {purpose: seeds[purpose, "cat", 0] >> 60 for purpose in PURPOSES} == {
         "index": 0,
         "train": 1,
         "judge": 2,
         "test": 3,
+        "clip": 4,
     }
     assert instance_seed("train", "cat", 3) == seeds["train", "cat", 3]
     with pytest.raises(ValueError, match="unknown purpose"):

@@ -131,7 +131,7 @@ def train_clip(
     model.set_attn_implementation("eager")
     sets = [PictureSet.open(path) for path in renders]
     even = round(EVEN_SHARE * BATCH)
-    heads = LabelHeads(width, len(sets[0].kinds), len(sets[0].descriptors))
+    heads = LabelHeads(model.config.projection_dim, len(sets[0].kinds), len(sets[0].descriptors))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
     def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -164,6 +164,7 @@ def train_clip(
         target = torch.arange(BATCH)
         contrast = 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target))
         labels = (torch.from_numpy(kind), torch.from_numpy(descriptor), torch.from_numpy(view))
+        # transformers 5 puts the projected features there, before they are normalised.
         label_loss = heads.loss(out.vision_model_output.pooler_output, labels, torch.from_numpy(sided))
         right = (logits.argmax(1) == target).float().mean()
         figures = {"contrast": float(contrast.detach()), "labels": float(label_loss.detach()), "top1": float(right)}
