@@ -24,7 +24,7 @@ log = logging.getLogger("mini-lab")
 SCHEDULES = ("full", "short")
 
 
-def steps(work: Path, schedule: str, *, compiled: bool = False) -> dict[str, Callable[[], object]]:
+def steps(work: Path, schedule: str) -> dict[str, Callable[[], object]]:
     """What is done, in order. Each is safe to repeat."""
     renders = work / "renders"
 
@@ -46,14 +46,13 @@ def steps(work: Path, schedule: str, *, compiled: bool = False) -> dict[str, Cal
             work / "autoencoder" / "vae",
             work / "diffusion",
             train_diffusion.PLANS[schedule],
-            compiled=compiled,
         ),
     }
 
 
-def regenerate(work: Path, schedule: str, only: list[str], *, compiled: bool = False) -> None:
+def regenerate(work: Path, schedule: str, only: list[str]) -> None:
     """Run the steps, or those named in ``only``."""
-    table = steps(work, schedule, compiled=compiled)
+    table = steps(work, schedule)
     if unknown := set(only) - set(table):
         raise SystemExit(f"no such step: {sorted(unknown)}; there are {list(table)}")
     for name, step in table.items():
@@ -71,9 +70,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs/mini-lab"))
     parser.add_argument("--schedule", choices=SCHEDULES, default="full")
     parser.add_argument("--only", nargs="*", default=[], help="names of steps")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the UNet; needs a C++ compiler")
     arguments = parser.parse_args()
-    regenerate(arguments.work, arguments.schedule, arguments.only, compiled=arguments.compile)
+    regenerate(arguments.work, arguments.schedule, arguments.only)
 
 
 if __name__ == "__main__":
