@@ -201,9 +201,9 @@ def search_step(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def two_stage_step(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Whole warm retrievals over an index with views."""
-    from threestudio_redream.retrieval.index import Index
-    from threestudio_redream.retrieval.manifest import IndexSpec
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.index.manifest import IndexSpec
+    from threestudio_redream.retrieval.index.reader import Index
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     rows, views = min(options.two_stage_rows, options.rows), 8
     vectors = np.load(options.folder / "vectors.npy", mmap_mode="r", allow_pickle=False)

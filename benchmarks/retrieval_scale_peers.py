@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.manifest import IndexSpec
+from threestudio_redream.retrieval.index.manifest import IndexSpec
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.search import nearest_captions
 from threestudio_redream.retrieval.types import AssetRecord
-from threestudio_redream.retrieval.writer import IndexWriter
 
 BLOCK = 65_536
 

@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, write_toy_index
 
-from threestudio_redream.retrieval import calibration  # noqa: F401  imported before the forks
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.journal import STAGING
-from threestudio_redream.retrieval.manifest import MANIFEST, read_manifest
-from threestudio_redream.retrieval.spec import Calibration
-from threestudio_redream.retrieval.verify import verify_index
-from threestudio_redream.retrieval.writer import IndexWriter
+from threestudio_redream.retrieval.index import calibration  # noqa: F401  imported before the forks
+from threestudio_redream.retrieval.index.journal import STAGING
+from threestudio_redream.retrieval.index.manifest import MANIFEST, read_manifest
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.spec import Calibration
+from threestudio_redream.retrieval.index.verify import verify_index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree", "shutil.copyfile"}
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval import build as build_module
-from threestudio_redream.retrieval import build_chunks
-from threestudio_redream.retrieval.build import BuildSettings, SourceSpec, build_index, settings_of_index
-from threestudio_redream.retrieval.build_ingest import is_unchanged
-from threestudio_redream.retrieval.build_plan import Plan, work_folder
+from threestudio_redream.retrieval.build import chunks as build_chunks
+from threestudio_redream.retrieval.build import run as build_module
+from threestudio_redream.retrieval.build.executors import LocalExecutor, WorkerDiedError
+from threestudio_redream.retrieval.build.ingest import is_unchanged
+from threestudio_redream.retrieval.build.plan import Plan, work_folder
+from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec, build_index, settings_of_index
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.executors import LocalExecutor, WorkerDiedError
-from threestudio_redream.retrieval.index import Index
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.verify import verify_index
 from threestudio_redream.retrieval.types import AssetRecord
-from threestudio_redream.retrieval.verify import verify_index
 from threestudio_redream.retrieval.views import ViewSpec
 from tools.mini.write_assets import write_assets
 
@@ -34,8 +34,8 @@ KILLER = """
 import json, os, random, signal, sys, time
 import numba, torch, transformers
 from transformers import CLIPModel, CLIPTokenizerFast
-from threestudio_redream.retrieval.build import *
-from threestudio_redream.retrieval.index import Index
+from threestudio_redream.retrieval.build.run import *
+from threestudio_redream.retrieval.index.reader import Index
 torch.set_num_threads(1)
 settings = BuildSettings.from_json(json.loads(sys.argv[3]))
 random.seed(4)
@@ -243,7 +243,7 @@ def test_a_shard_makes_the_plan_if_there_is_none(
 def test_staged_parts_of_another_build_are_not_taken(
     library: Path, settings: BuildSettings, built: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     out, source = tmp_path / "index", SourceSpec(str(library))
 

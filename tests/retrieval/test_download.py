@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from bad_server import Server, drip, serving, status, whole
 
-from threestudio_redream.retrieval.download import Downloaded, TransferLimits, download, partial_path
 from threestudio_redream.retrieval.errors import FetchError
-from threestudio_redream.retrieval.transfer import check_url
+from threestudio_redream.retrieval.fetching.download import Downloaded, TransferLimits, download, partial_path
+from threestudio_redream.retrieval.fetching.transfer import check_url
 
 
 def glb(n_bytes: int = 200_000, fill: bytes = b"x") -> bytes:
@@ -329,7 +329,7 @@ def test_a_killed_download_is_resumed(server: Server, tmp_path: Path) -> None:
     data = glb(400_000)
     url = server.put("/m", whole(data, stop_after=150_000, stall=True), whole(data))
     code = textwrap.dedent(f"""
-        from threestudio_redream.retrieval.download import download
+        from threestudio_redream.retrieval.fetching.download import download
         download({url!r}, {str(tmp_path / "a" / "mesh.glb")!r})
     """)
     child = subprocess.Popen([sys.executable, "-c", code])

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from threestudio_redream.errors import ConfigError, MissingExtraError
-from threestudio_redream.retrieval.build_plan import Plan
-from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.executors import (
+from threestudio_redream.retrieval.build.executors import (
     EXECUTORS,
     Executor,
     InlineExecutor,
@@ -21,7 +19,9 @@ from threestudio_redream.retrieval.executors import (
     WorkerDiedError,
     open_executor,
 )
-from threestudio_redream.retrieval.manifest import read_manifest
+from threestudio_redream.retrieval.build.plan import Plan
+from threestudio_redream.retrieval.errors import RetrievalError
+from threestudio_redream.retrieval.index.manifest import read_manifest
 
 JOBS = [(number, 2) for number in range(5)]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from threestudio_redream.assets import normalise, sample_asset
 from threestudio_redream.assets.types import Asset, Material
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval.duplicates import near_duplicates
-from threestudio_redream.retrieval.filters import FilterSettings, check_asset, geometry_problem, render_problem
+from threestudio_redream.retrieval.curation.duplicates import near_duplicates
+from threestudio_redream.retrieval.curation.filters import FilterSettings, check_asset, geometry_problem, render_problem
 
 BOX = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
 QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from threestudio_redream.assets import load_asset, normalise, write_sample
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.retrieval.curation.licences import LicencePolicy
 from threestudio_redream.retrieval.errors import SourceError
-from threestudio_redream.retrieval.licences import LicencePolicy
-from threestudio_redream.retrieval.sidecars import Description, describe_values, merge, read_sidecar, read_table
 from threestudio_redream.retrieval.sources import FolderSource, SingleSource, open_source, shard_of
 from threestudio_redream.retrieval.sources.paths import asset_id_of
+from threestudio_redream.retrieval.sources.sidecars import Description, describe_values, merge, read_sidecar, read_table
 from threestudio_redream.retrieval.types import AssetRecord, record_to_json
 
 OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
@@ -199,7 +199,7 @@ def test_a_broken_table_is_named(tmp_path: Path, text: bytes, words: str) -> Non
 
 
 def test_a_table_has_a_cap_on_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("threestudio_redream.retrieval.sidecars.MAX_TABLE_ROWS", 3)
+    monkeypatch.setattr("threestudio_redream.retrieval.sources.sidecars.MAX_TABLE_ROWS", 3)
     (tmp_path / "t.csv").write_text("file\n" + "".join(f"{index}.obj\n" for index in range(9)))
     with pytest.raises(SourceError, match="too many rows"):
         read_table(tmp_path / "t.csv")
@@ -374,7 +374,7 @@ def test_any_table_is_read_or_refused_by_name(data: bytes) -> None:
 def test_metadata_inside_a_file_never_stops_anything(data: bytes) -> None:
     import tempfile
 
-    from threestudio_redream.retrieval.sidecars import embedded_description
+    from threestudio_redream.retrieval.sources.sidecars import embedded_description
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.glb")

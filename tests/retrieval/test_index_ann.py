@@ -16,13 +16,13 @@ import pytest
 from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, write_toy_index
 
 from threestudio_redream.errors import MissingExtraError
-from threestudio_redream.retrieval import ann_backends
-from threestudio_redream.retrieval.ann import build_ann, measure_recall, open_ann
-from threestudio_redream.retrieval.ann_backends import BACKENDS, backend_of
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.verify import verify_index
-from threestudio_redream.retrieval.writer import IndexWriter
+from threestudio_redream.retrieval.index import ann_backends
+from threestudio_redream.retrieval.index.ann import build_ann, measure_recall, open_ann
+from threestudio_redream.retrieval.index.ann_backends import BACKENDS, backend_of
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.verify import verify_index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 
 
 class Coarse:

@@ -18,11 +18,11 @@ from toy_index import toy_records, write_toy_index
 
 from threestudio_redream.retrieval.checks import Document, canonical_json
 from threestudio_redream.retrieval.errors import IndexDamagedError
-from threestudio_redream.retrieval.manifest import MANIFEST, Manifest
-from threestudio_redream.retrieval.parquet import GROUP_ROWS, ColumnType, ParquetFile, write_parquet
-from threestudio_redream.retrieval.table import _COLUMNS as COLUMNS
-from threestudio_redream.retrieval.table import Table, check_record, write_table
-from threestudio_redream.retrieval.vectors import map_array, write_array
+from threestudio_redream.retrieval.index.manifest import MANIFEST, Manifest
+from threestudio_redream.retrieval.index.parquet import GROUP_ROWS, ColumnType, ParquetFile, write_parquet
+from threestudio_redream.retrieval.index.table import _COLUMNS as COLUMNS
+from threestudio_redream.retrieval.index.table import Table, check_record, write_table
+from threestudio_redream.retrieval.index.vectors import map_array, write_array
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True)
 edits = st.lists(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from toy_index import ToyEncoder, stage_toys, toy_records, write_toy_index
 
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.writer import IndexWriter
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, toy_vectors, unit, write_toy_index
 
-from threestudio_redream.retrieval import scan as scanning
-from threestudio_redream.retrieval.calibration import best_threshold, calibrate
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.scan import decode, encode, scan, scan_reference
+from threestudio_redream.retrieval.index import scan as scanning
+from threestudio_redream.retrieval.index.calibration import best_threshold, calibrate
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.scan import decode, encode, scan, scan_reference
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.types import AssetRecord
-from threestudio_redream.retrieval.writer import IndexWriter
 
 
 @pytest.fixture(scope="module")

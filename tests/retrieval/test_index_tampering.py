@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, write_toy_index
 
-from threestudio_redream.retrieval import integrity
 from threestudio_redream.retrieval.errors import IndexDamagedError, IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.integrity import file_entry
-from threestudio_redream.retrieval.journal import STAGING, Journal
-from threestudio_redream.retrieval.manifest import MANIFEST, Manifest, read_manifest
-from threestudio_redream.retrieval.verify import verify_index
-from threestudio_redream.retrieval.writer import IndexWriter
+from threestudio_redream.retrieval.index import integrity
+from threestudio_redream.retrieval.index.integrity import file_entry
+from threestudio_redream.retrieval.index.journal import STAGING, Journal
+from threestudio_redream.retrieval.index.manifest import MANIFEST, Manifest, read_manifest
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.verify import verify_index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_verify_reports_a_foreign_encoder_once(folder: Path) -> None:
 
 def test_a_reader_that_comes_while_the_manifest_is_switched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It read the old manifest, then the files went away: it opens the new one."""
-    from threestudio_redream.retrieval import index as module
+    from threestudio_redream.retrieval.index import reader as module
 
     real, calls = module.check_files, []
 

@@ -14,12 +14,12 @@ import pytest
 from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, toy_vectors, write_toy_index
 
 from threestudio_redream.retrieval.errors import IndexBusyError, IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.lock import write_lock
-from threestudio_redream.retrieval.spec import Calibration, IndexSpec
+from threestudio_redream.retrieval.index.lock import write_lock
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.spec import Calibration, IndexSpec
+from threestudio_redream.retrieval.index.verify import verify_index
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.types import AssetRecord
-from threestudio_redream.retrieval.verify import verify_index
-from threestudio_redream.retrieval.writer import IndexWriter
 
 
 def names(folder: Path) -> list[str]:

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threestudio_redream.retrieval.attribution import attribution_markdown, write_attribution
-from threestudio_redream.retrieval.captions import caption_from_path, clean_text
-from threestudio_redream.retrieval.licences import LicencePolicy, licence_fields, licence_problem, parse_licence
+from threestudio_redream.retrieval.curation.attribution import attribution_markdown, write_attribution
+from threestudio_redream.retrieval.curation.licences import (
+    LicencePolicy,
+    licence_fields,
+    licence_problem,
+    parse_licence,
+)
+from threestudio_redream.retrieval.sources.captions import caption_from_path, clean_text
 from threestudio_redream.retrieval.types import AssetRecord
 
 

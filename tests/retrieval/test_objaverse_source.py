@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from threestudio_redream.assets import write_sample
 from threestudio_redream.errors import MissingExtraError
-from threestudio_redream.retrieval.download import TransferLimits
+from threestudio_redream.retrieval.curation.licences import LicencePolicy
 from threestudio_redream.retrieval.errors import FetchError, SourceError
-from threestudio_redream.retrieval.licences import LicencePolicy
-from threestudio_redream.retrieval.plan import fetch, human_bytes, plan_fetch
+from threestudio_redream.retrieval.fetching.download import TransferLimits
+from threestudio_redream.retrieval.fetching.plan import fetch, human_bytes, plan_fetch
 from threestudio_redream.retrieval.sources import ObjaverseSource, open_source
 from threestudio_redream.retrieval.sources.cap3d import read_cap3d
 from threestudio_redream.retrieval.sources.catalogue import Catalogue, read_packed_json
@@ -244,7 +244,7 @@ def test_an_index_from_elsewhere_is_planned_and_fetched_without_the_catalogue(
 
 
 def test_the_plan_of_the_metadata_says_what_it_does_not_know(server: Server, tmp_path: Path) -> None:
-    from threestudio_redream.retrieval.plan import FetchPlan
+    from threestudio_redream.retrieval.fetching.plan import FetchPlan
 
     plan = FetchPlan(tuple(make(server, tmp_path).planned_metadata()))
     assert "161 of unknown size" in plan.to_text()

@@ -16,7 +16,7 @@ from threestudio_redream.cli import app, main
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.on_demand import OnDemandViews
+from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
 from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.retrieval.views import ViewSpec
 from tools.mini.write_assets import write_assets
@@ -89,8 +89,8 @@ def test_search_prints_what_the_contract_says(index: Path) -> None:
 
 
 def test_nothing_similar_is_an_outcome(copy: Path) -> None:
-    from threestudio_redream.retrieval.manifest import Calibration
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.index.manifest import Calibration
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     IndexWriter(copy).set_calibration(Calibration(text=0.99, image=0.99))
     assert redream_json("search", "a red robot", "--index", copy)["outcome"] == "nothing_similar"
@@ -282,9 +282,9 @@ def path_bytes(values: np.ndarray) -> bytes:
 def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An index as Objaverse gives one, with a stand-in for the downloads."""
     from threestudio_redream.retrieval import sources
-    from threestudio_redream.retrieval.manifest import IndexSpec
-    from threestudio_redream.retrieval.plan import PlannedFile
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.fetching.plan import PlannedFile
+    from threestudio_redream.retrieval.index.manifest import IndexSpec
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     class Elsewhere:
         def __init__(self, *, cache: Path | None = None) -> None:

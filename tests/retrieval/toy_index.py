@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from threestudio_redream.retrieval.manifest import IndexSpec, Manifest
+from threestudio_redream.retrieval.index.manifest import IndexSpec, Manifest
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.types import AssetRecord
-from threestudio_redream.retrieval.writer import IndexWriter
 
 
 class ToyEncoder:

@@ -16,7 +16,7 @@ import typer
 from threestudio_redream.retrieval.cli_common import Cache, Json, step_bars
 
 if TYPE_CHECKING:
-    from threestudio_redream.retrieval.build import BuildSettings, SourceSpec
+    from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec
 
 __all__ = ["index_app"]
 
@@ -104,7 +104,7 @@ def build(
     Assets that the index holds already, unchanged, are passed over. A file that cannot be used is listed in the index
     with the reason and stops nothing.
     """
-    from threestudio_redream.retrieval.build import BuildSettings, SourceSpec
+    from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec
     from threestudio_redream.retrieval.views import DEFAULT_VIEWS
 
     wants_views = source != "objaverse" if views is None else views
@@ -153,7 +153,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a source to an index, with the encoder and the cameras of the index. Changed assets are replaced."""
-    from threestudio_redream.retrieval.build import BuildSettings, SourceSpec, settings_of_index
+    from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec, settings_of_index
 
     settings = settings_of_index(
         index,
@@ -180,7 +180,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take assets out of an index."""
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     manifest = IndexWriter(index).remove(asset_ids)
     _say(as_json, {"index": str(index), "removed": len(set(asset_ids)), "assets": manifest.rows}, "assets left")
@@ -196,7 +196,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Add all assets of another index of the same encoder and cameras."""
-    from threestudio_redream.retrieval.writer import IndexWriter
+    from threestudio_redream.retrieval.index.writer import IndexWriter
 
     if conflict not in ("error", "keep", "replace"):
         raise typer.BadParameter("Use error, keep or replace.", param_hint="--conflict")
@@ -207,7 +207,7 @@ def merge(
 @index_app.command("info")
 def info(index: IndexFolder, as_json: Json = False) -> None:
     """Say what an index holds and how it was made."""
-    from threestudio_redream.retrieval.index import Index
+    from threestudio_redream.retrieval.index.reader import Index
 
     values = Index.open(index, check="quick").info()
     if as_json:
@@ -234,8 +234,8 @@ def verify(
     """Check every file of an index. The exit status is 1 if something is wrong."""
     from threestudio_redream.errors import RedreamError
     from threestudio_redream.retrieval.encoders import open_encoder
-    from threestudio_redream.retrieval.manifest import read_manifest
-    from threestudio_redream.retrieval.verify import verify_index
+    from threestudio_redream.retrieval.index.manifest import read_manifest
+    from threestudio_redream.retrieval.index.verify import verify_index
 
     try:
         opened = open_encoder(read_manifest(index).spec.encoder.name, texts_only=True) if encoder else None
@@ -274,9 +274,9 @@ def _build(
     ann: str | None,
     as_json: bool,
 ) -> None:
-    from threestudio_redream.retrieval.build import STEPS, build_index
-    from threestudio_redream.retrieval.build_plan import work_folder
-    from threestudio_redream.retrieval.executors import open_executor
+    from threestudio_redream.retrieval.build.executors import open_executor
+    from threestudio_redream.retrieval.build.plan import work_folder
+    from threestudio_redream.retrieval.build.run import STEPS, build_index
 
     runner = open_executor(
         executor, workers=workers or (os.cpu_count() or 1), folder=(work or work_folder(out)) / "submitit"
@@ -295,7 +295,7 @@ def _build(
             progress=progress,
         )
     if ann is not None and "assets" in summary:
-        from threestudio_redream.retrieval.ann import build_ann
+        from threestudio_redream.retrieval.index.ann import build_ann
 
         entry = build_ann(out, ann)
         summary["ann"] = {"kind": entry.kind, "recall": entry.recall}
@@ -329,7 +329,7 @@ def _policy(source: str, non_commercial: bool, no_derivatives: bool, unknown: bo
     """None: what the source admits by default."""
     if not (non_commercial or no_derivatives) and unknown is None:
         return None
-    from threestudio_redream.retrieval.licences import LicencePolicy
+    from threestudio_redream.retrieval.curation.licences import LicencePolicy
 
     admits_unknown = source != "objaverse" if unknown is None else unknown
     return LicencePolicy(non_commercial=non_commercial, no_derivatives=no_derivatives, unknown=admits_unknown)

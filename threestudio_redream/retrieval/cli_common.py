@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from threestudio_redream.retrieval.build import Progress
+    from threestudio_redream.retrieval.build.run import Progress
 
 __all__ = ["Cache", "Json", "count_bar", "step_bars"]
 

@@ -37,8 +37,8 @@ def search(
     "nothing_similar" is an outcome, not an error: the best score is below the threshold of the index.
     """
     from threestudio_redream.retrieval.encoders import open_encoder
-    from threestudio_redream.retrieval.index import Index
-    from threestudio_redream.retrieval.manifest import read_manifest
+    from threestudio_redream.retrieval.index.manifest import read_manifest
+    from threestudio_redream.retrieval.index.reader import Index
 
     if rank not in ("mean", "max"):
         raise typer.BadParameter("Use mean or max.", param_hint="--rank")
@@ -86,10 +86,10 @@ def fetch(
     """Download assets ahead of a search, or say what that would download."""
     from threestudio_redream.retrieval.encoders import open_encoder
     from threestudio_redream.retrieval.errors import RetrievalError
-    from threestudio_redream.retrieval.index import Index
-    from threestudio_redream.retrieval.manifest import read_manifest
-    from threestudio_redream.retrieval.plan import fetch as fetch_all
-    from threestudio_redream.retrieval.plan import plan_fetch
+    from threestudio_redream.retrieval.fetching.plan import fetch as fetch_all
+    from threestudio_redream.retrieval.fetching.plan import plan_fetch
+    from threestudio_redream.retrieval.index.manifest import read_manifest
+    from threestudio_redream.retrieval.index.reader import Index
     from threestudio_redream.retrieval.sources import ObjaverseSource
 
     if bool(query) == bool(asset_id):
@@ -126,7 +126,7 @@ def fetch(
 
 
 def _on_demand(encoder: Any, spec: Any, cache: Path | None) -> Any:
-    from threestudio_redream.retrieval.on_demand import OnDemandViews
+    from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
     from threestudio_redream.retrieval.sources import ObjaverseSource
     from threestudio_redream.retrieval.views import DEFAULT_VIEWS, ViewSpec
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.parts import Part
+from threestudio_redream.retrieval.index.parts import Part
 from threestudio_redream.retrieval.types import AssetRecord, Hit
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from threestudio_redream.retrieval.index import Index
+from threestudio_redream.retrieval.index.reader import Index
 from threestudio_redream.retrieval.types import Hit, SearchResult
 from threestudio_redream.runtime.files import atomic_path
 

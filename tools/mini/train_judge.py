@@ -20,7 +20,7 @@ from tools.mini.training import Plan, train
 __all__ = ["broken_pictures", "train_judge"]
 
 PLANS = {
-    "full": Plan(steps=2400, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.998, seed=41),
+    "full": Plan(steps=4500, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.998, seed=41),
     "short": Plan(steps=1400, lr=2e-3, warmup=100, weight_decay=0.03, ema=0.995, seed=41),
 }
 BATCH = 64
@@ -77,7 +77,10 @@ def train_judge(renders: Path, folder: Path, plan: Plan, *, until: int | None = 
         pixels = pixels[:, :, 3 + move[0] : 67 + move[0], 3 + move[1] : 67 + move[1]]
         broken = torch.rand(BATCH, generator=generator) < BROKEN_SHARE
         pixels = torch.where(broken.view(-1, 1, 1, 1), broken_pictures(pixels, generator), pixels)
-        kind, descriptor, view = model(pixels)
+        mirrored = torch.rand(BATCH, 1, 1, 1, generator=generator) < 0.5
+        pixels = torch.where(mirrored, pixels.flip(3), pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            kind, descriptor, view = (scores.float() for scores in model(pixels))
         wanted = torch.where(broken, len(pictures.kinds), columns[0][rows])
         whole = (~broken).float()
         sided = whole * has_front[rows].float()

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from threestudio_redream.retrieval.curation.licences import LicencePolicy
 from threestudio_redream.retrieval.errors import SourceError
-from threestudio_redream.retrieval.licences import LicencePolicy
 from threestudio_redream.retrieval.sources.base import Rejection, Source, check_shard, in_shard, shard_of
 from threestudio_redream.retrieval.sources.folder import FolderSource
 from threestudio_redream.retrieval.sources.objaverse import ObjaverseSource

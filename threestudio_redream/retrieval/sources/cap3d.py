@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from threestudio_redream.retrieval.captions import clean_text
 from threestudio_redream.retrieval.errors import SourceError
+from threestudio_redream.retrieval.sources.captions import clean_text
 
 __all__ = ["read_cap3d"]
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threestudio_redream.retrieval.captions import clean_text
+from threestudio_redream.retrieval.curation.licences import licence_fields
 from threestudio_redream.retrieval.errors import FetchError, SourceError
-from threestudio_redream.retrieval.licences import licence_fields
+from threestudio_redream.retrieval.sources.captions import clean_text
 
 __all__ = ["Catalogue", "Entry", "check_packed_json", "read_packed_json"]
 

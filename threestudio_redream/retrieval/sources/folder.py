@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from threestudio_redream.retrieval.captions import caption_from_path, clean_text
+from threestudio_redream.retrieval.curation.licences import LicencePolicy, licence_fields, licence_problem
 from threestudio_redream.retrieval.errors import SourceError
-from threestudio_redream.retrieval.licences import LicencePolicy, licence_fields, licence_problem
-from threestudio_redream.retrieval.sidecars import (
+from threestudio_redream.retrieval.sources.base import Rejection, check_shard, in_shard
+from threestudio_redream.retrieval.sources.captions import caption_from_path, clean_text
+from threestudio_redream.retrieval.sources.paths import asset_id_of, below, digest_file, find_meshes
+from threestudio_redream.retrieval.sources.sidecars import (
     Description,
     embedded_description,
     merge,
     read_sidecar,
     read_table,
 )
-from threestudio_redream.retrieval.sources.base import Rejection, check_shard, in_shard
-from threestudio_redream.retrieval.sources.paths import asset_id_of, below, digest_file, find_meshes
 from threestudio_redream.retrieval.types import AssetRecord
 
 __all__ = ["TABLE_NAME", "FolderSource", "make_record"]
@@ -68,7 +68,7 @@ def make_record(path: Path, relative: str, description: Description) -> AssetRec
 
 
 class FolderSource:
-    """Every mesh below a folder; see :mod:`threestudio_redream.retrieval.sidecars` for what can describe them.
+    """Every mesh below a folder; see :mod:`threestudio_redream.retrieval.sources.sidecars` for what can describe them.
 
     Args:
         root: the folder. table: CSV with one row per file; None looks for ``assets.csv`` in the root.

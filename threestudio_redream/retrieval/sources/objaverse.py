@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from threestudio_redream.errors import MissingExtraError
-from threestudio_redream.retrieval.download import TransferLimits, check_mesh, download, partial_path
+from threestudio_redream.retrieval.curation.licences import LicencePolicy, licence_problem
 from threestudio_redream.retrieval.errors import FetchError, SourceError
-from threestudio_redream.retrieval.licences import LicencePolicy, licence_problem
-from threestudio_redream.retrieval.plan import PlannedFile, State
+from threestudio_redream.retrieval.fetching.download import TransferLimits, check_mesh, download, partial_path
+from threestudio_redream.retrieval.fetching.plan import PlannedFile, State
 from threestudio_redream.retrieval.sources.base import Rejection, check_shard, in_shard
 from threestudio_redream.retrieval.sources.cap3d import read_cap3d
 from threestudio_redream.retrieval.sources.catalogue import Catalogue, Entry, check_packed_json, read_packed_json

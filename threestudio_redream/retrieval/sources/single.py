@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from threestudio_redream.retrieval.captions import clean_text
 from threestudio_redream.retrieval.errors import SourceError
-from threestudio_redream.retrieval.sidecars import embedded_description, merge, read_sidecar
 from threestudio_redream.retrieval.sources.base import Rejection, check_shard, in_shard
+from threestudio_redream.retrieval.sources.captions import clean_text
 from threestudio_redream.retrieval.sources.folder import make_record
 from threestudio_redream.retrieval.sources.paths import MESH_SUFFIXES, asset_id_of
+from threestudio_redream.retrieval.sources.sidecars import embedded_description, merge, read_sidecar
 from threestudio_redream.retrieval.types import AssetRecord
 
 __all__ = ["SingleSource"]

@@ -1,6 +1,6 @@
 """Build an index from a source, or add one to an index: ingest, render, embed, index.
 
->>> from threestudio_redream.retrieval.build import BuildSettings, SourceSpec, build_index
+>>> from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec, build_index
 >>> build_index(SourceSpec("my-library"), "indexes/my-library", BuildSettings())  # doctest: +SKIP
 
 Each step can be run by itself, each can be repeated, and a kill costs one chunk of assets at most.
@@ -20,12 +20,12 @@ from threading import Event, Thread
 from typing import Any
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval.build_assemble import assemble
-from threestudio_redream.retrieval.build_chunks import BLAME, load_blame, run_shard
-from threestudio_redream.retrieval.build_ingest import ingest
-from threestudio_redream.retrieval.build_plan import BuildSettings, Plan, SourceSpec, work_folder
-from threestudio_redream.retrieval.executors import Executor, InlineExecutor, WorkerDiedError
-from threestudio_redream.retrieval.manifest import MANIFEST, read_manifest
+from threestudio_redream.retrieval.build.assemble import assemble
+from threestudio_redream.retrieval.build.chunks import BLAME, load_blame, run_shard
+from threestudio_redream.retrieval.build.ingest import ingest
+from threestudio_redream.retrieval.build.plan import BuildSettings, Plan, SourceSpec, work_folder
+from threestudio_redream.retrieval.build.executors import Executor, InlineExecutor, WorkerDiedError
+from threestudio_redream.retrieval.index.manifest import MANIFEST, read_manifest
 from threestudio_redream.retrieval.views import ViewSpec
 from threestudio_redream.runtime.files import atomic_write_text
 
@@ -145,7 +145,7 @@ def _check_steps(steps: Sequence[str], shard: tuple[int, int] | None) -> tuple[s
 
 def _require_same_kind(out: Path, settings: BuildSettings) -> None:
     """Find out before the work is done that it could not be added."""
-    from threestudio_redream.retrieval.build_assemble import spec_of
+    from threestudio_redream.retrieval.build.assemble import spec_of
     from threestudio_redream.retrieval.encoders import open_encoder
 
     read_manifest(out).spec.require_same(

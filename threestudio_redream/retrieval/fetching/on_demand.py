@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from threestudio_redream.errors import RedreamError
 from threestudio_redream.retrieval.checks import canonical_json
-from threestudio_redream.retrieval.filters import FilterSettings, geometry_problem, render_problem
+from threestudio_redream.retrieval.curation.filters import FilterSettings, geometry_problem, render_problem
 from threestudio_redream.retrieval.types import AssetRecord, Encoder
 from threestudio_redream.retrieval.views import DEFAULT_VIEWS, ViewSpec, open_record, render_views
 from threestudio_redream.runtime.files import atomic_path

@@ -26,9 +26,9 @@ from typing import Any
 from threestudio_redream.assets.files import read_asset_file
 from threestudio_redream.assets.normalise import axis_rotation
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval.captions import MAX_CAPTION_CHARACTERS, clean_text
+from threestudio_redream.retrieval.curation.licences import licence_fields
 from threestudio_redream.retrieval.errors import SourceError
-from threestudio_redream.retrieval.licences import licence_fields
+from threestudio_redream.retrieval.sources.captions import MAX_CAPTION_CHARACTERS, clean_text
 
 __all__ = ["Description", "describe_values", "embedded_description", "merge", "read_sidecar", "read_table"]
 

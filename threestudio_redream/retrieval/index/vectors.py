@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.scan import decode, encode, scan
+from threestudio_redream.retrieval.index.scan import decode, encode, scan
 
 __all__ = ["STORED_DTYPE", "THUMB_SIDE", "VectorFile", "map_array", "unit_rows", "write_array"]
 

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from threestudio_redream.retrieval.errors import IndexDamagedError, IndexMismatchError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.integrity import find_damage
-from threestudio_redream.retrieval.manifest import read_manifest
-from threestudio_redream.retrieval.parts import Part
-from threestudio_redream.retrieval.scan import decode
+from threestudio_redream.retrieval.index.integrity import find_damage
+from threestudio_redream.retrieval.index.manifest import read_manifest
+from threestudio_redream.retrieval.index.parts import Part
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.scan import decode
+from threestudio_redream.retrieval.index.vectors import VectorFile
 from threestudio_redream.retrieval.types import Encoder
-from threestudio_redream.retrieval.vectors import VectorFile
 
 __all__ = ["verify_index"]
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from threestudio_redream.retrieval.checks import canonical_json
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.integrity import file_entry
-from threestudio_redream.retrieval.manifest import PartEntry
-from threestudio_redream.retrieval.spec import IndexSpec
-from threestudio_redream.retrieval.table import Table, write_table
+from threestudio_redream.retrieval.index.integrity import file_entry
+from threestudio_redream.retrieval.index.manifest import PartEntry
+from threestudio_redream.retrieval.index.spec import IndexSpec
+from threestudio_redream.retrieval.index.table import Table, write_table
+from threestudio_redream.retrieval.index.vectors import THUMB_SIDE, VectorFile, map_array, unit_rows, write_array
 from threestudio_redream.retrieval.types import AssetRecord, record_to_json
-from threestudio_redream.retrieval.vectors import THUMB_SIDE, VectorFile, map_array, unit_rows, write_array
 
 __all__ = ["Part", "prepare_arrays", "write_rows"]
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from threestudio_redream.retrieval.checks import Document
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.integrity import Check, check_files
-from threestudio_redream.retrieval.manifest import Manifest, read_manifest
-from threestudio_redream.retrieval.parts import Part
+from threestudio_redream.retrieval.index.integrity import Check, check_files
+from threestudio_redream.retrieval.index.manifest import Manifest, read_manifest
+from threestudio_redream.retrieval.index.parts import Part
+from threestudio_redream.retrieval.index.staging import asset_id_of_copy
 from threestudio_redream.retrieval.search import (
     Candidate,
     Rank,
@@ -28,7 +29,6 @@ from threestudio_redream.retrieval.search import (
     rescore,
     unit_query,
 )
-from threestudio_redream.retrieval.staging import asset_id_of_copy
 from threestudio_redream.retrieval.types import AssetRecord, Encoder, Hit, Outcome, SearchResult
 
 __all__ = ["Index"]
@@ -215,7 +215,7 @@ class Index:
         if not approximate:
             return nearest_captions(self.parts, vector, count, accept)
         if self._ann is None:
-            from threestudio_redream.retrieval.ann import open_ann
+            from threestudio_redream.retrieval.index.ann import open_ann
 
             self._ann = open_ann(self)
         wanted = count if accept is None else 2 * count

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from threestudio_redream.retrieval.captions import clean_text
-from threestudio_redream.retrieval.licences import Licence, parse_licence
+from threestudio_redream.retrieval.curation.licences import Licence, parse_licence
+from threestudio_redream.retrieval.sources.captions import clean_text
 from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.runtime.files import atomic_write_text
 

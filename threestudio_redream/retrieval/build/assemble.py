@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.errors import RedreamError
-from threestudio_redream.retrieval.build_plan import BuildSettings, Chunk, Plan, read_lines, record_from_json
-from threestudio_redream.retrieval.duplicates import near_duplicates
+from threestudio_redream.retrieval.build.plan import BuildSettings, Chunk, Plan, read_lines, record_from_json
+from threestudio_redream.retrieval.curation.duplicates import near_duplicates
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.journal import STAGING, delete
-from threestudio_redream.retrieval.manifest import MANIFEST, IndexSpec, Manifest, read_manifest
+from threestudio_redream.retrieval.index.journal import STAGING, delete
+from threestudio_redream.retrieval.index.manifest import MANIFEST, IndexSpec, Manifest, read_manifest
 from threestudio_redream.retrieval.sources import Rejection
 from threestudio_redream.retrieval.types import AssetRecord, Encoder
-from threestudio_redream.retrieval.writer import IndexWriter
+from threestudio_redream.retrieval.index.writer import IndexWriter
 
 __all__ = ["assemble", "spec_of"]
 
@@ -113,7 +113,7 @@ def _existing(out: Path, replaced: set[str]) -> tuple[list[str], list[NDArray[np
     """Ids and mean views of the assets that the index has and keeps."""
     if not (out / MANIFEST).is_file():
         return [], []
-    from threestudio_redream.retrieval.index import Index
+    from threestudio_redream.retrieval.index.reader import Index
 
     index, names, means = Index.open(out), [], []
     for record in index.records():
@@ -176,8 +176,8 @@ def _about(settings: BuildSettings) -> dict[str, Any]:
 
 def _calibrate(out: Path, encoder: Encoder) -> None:
     """Find the threshold of "nothing similar"; an index works without."""
-    from threestudio_redream.retrieval.calibration import calibrate
-    from threestudio_redream.retrieval.index import Index
+    from threestudio_redream.retrieval.index.calibration import calibrate
+    from threestudio_redream.retrieval.index.reader import Index
 
     index = Index.open(out)
     if not len(index):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from threestudio_redream.retrieval.errors import IndexDamagedError
-from threestudio_redream.retrieval.journal import STAGING, Journal
-from threestudio_redream.retrieval.manifest import MANIFEST, FileEntry, Manifest
+from threestudio_redream.retrieval.index.journal import STAGING, Journal
+from threestudio_redream.retrieval.index.manifest import MANIFEST, FileEntry, Manifest
 
 __all__ = ["Check", "check_files", "file_entry", "find_damage", "hash_file"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.integrity import file_entry
-from threestudio_redream.retrieval.journal import STAGING
-from threestudio_redream.retrieval.manifest import Manifest, PartEntry
-from threestudio_redream.retrieval.parts import Part, write_rows
-from threestudio_redream.retrieval.spec import IndexSpec
-from threestudio_redream.retrieval.staging import Item, asset_id_of_copy
+from threestudio_redream.retrieval.index.integrity import file_entry
+from threestudio_redream.retrieval.index.journal import STAGING
+from threestudio_redream.retrieval.index.manifest import Manifest, PartEntry
+from threestudio_redream.retrieval.index.parts import Part, write_rows
+from threestudio_redream.retrieval.index.spec import IndexSpec
+from threestudio_redream.retrieval.index.staging import Item, asset_id_of_copy
 
 __all__ = ["Conflict", "Plan", "plan_additions", "plan_removal"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.errors import MissingExtraError, RedreamError
-from threestudio_redream.retrieval.build_plan import (
+from threestudio_redream.retrieval.build.plan import (
     Chunk,
     Plan,
     folder_in_place,
@@ -25,7 +25,7 @@ from threestudio_redream.retrieval.build_plan import (
     write_lines,
 )
 from threestudio_redream.retrieval.encoders import open_encoder
-from threestudio_redream.retrieval.filters import geometry_problem, render_problem
+from threestudio_redream.retrieval.curation.filters import geometry_problem, render_problem
 from threestudio_redream.retrieval.orientation import ALIGN_VIEWS, ClipAligner
 from threestudio_redream.retrieval.sources import Rejection, Source
 from threestudio_redream.retrieval.types import AssetRecord, Encoder, record_to_json

@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from threestudio_redream.retrieval.ann_backends import Backend, backend_of
 from threestudio_redream.retrieval.checks import canonical_json, plain_json
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.index import Index
-from threestudio_redream.retrieval.integrity import file_entry, hash_file
-from threestudio_redream.retrieval.manifest import AnnEntry, FileEntry
-from threestudio_redream.retrieval.scan import decode
+from threestudio_redream.retrieval.index.ann_backends import Backend, backend_of
+from threestudio_redream.retrieval.index.integrity import file_entry, hash_file
+from threestudio_redream.retrieval.index.manifest import AnnEntry, FileEntry
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.scan import decode
+from threestudio_redream.retrieval.index.staging import temporary_folder
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.search import nearest_captions
-from threestudio_redream.retrieval.staging import temporary_folder
-from threestudio_redream.retrieval.writer import IndexWriter
 
 __all__ = ["AnnSearcher", "build_ann", "measure_recall", "open_ann"]
 

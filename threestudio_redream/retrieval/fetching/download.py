@@ -20,7 +20,7 @@ from typing import IO, Any
 from threestudio_redream.assets.sniff import sniff
 from threestudio_redream.errors import AssetError
 from threestudio_redream.retrieval.errors import FetchError
-from threestudio_redream.retrieval.transfer import Interrupted, TransferLimits, check_url, transfer
+from threestudio_redream.retrieval.fetching.transfer import Interrupted, TransferLimits, check_url, transfer
 from threestudio_redream.runtime.files import atomic_write_text
 
 __all__ = ["Downloaded", "TransferLimits", "check_mesh", "download", "partial_path"]

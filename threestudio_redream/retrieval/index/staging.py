@@ -25,11 +25,11 @@ import numpy as np
 
 from threestudio_redream.retrieval.checks import Document, canonical_json
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.integrity import file_entry
-from threestudio_redream.retrieval.journal import STAGING, delete
-from threestudio_redream.retrieval.manifest import FileEntry, Manifest, PartEntry
-from threestudio_redream.retrieval.parts import Part, write_rows
-from threestudio_redream.retrieval.spec import IndexSpec
+from threestudio_redream.retrieval.index.integrity import file_entry
+from threestudio_redream.retrieval.index.journal import STAGING, delete
+from threestudio_redream.retrieval.index.manifest import FileEntry, Manifest, PartEntry
+from threestudio_redream.retrieval.index.parts import Part, write_rows
+from threestudio_redream.retrieval.index.spec import IndexSpec
 from threestudio_redream.retrieval.types import AssetRecord
 
 __all__ = [

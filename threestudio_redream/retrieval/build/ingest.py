@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from threestudio_redream.retrieval.build_plan import BuildSettings, Chunk, Plan, SourceSpec, with_files, write_lines
+from threestudio_redream.retrieval.build.plan import BuildSettings, Chunk, Plan, SourceSpec, with_files, write_lines
 from threestudio_redream.retrieval.encoders import open_encoder
-from threestudio_redream.retrieval.manifest import MANIFEST
+from threestudio_redream.retrieval.index.manifest import MANIFEST
 from threestudio_redream.retrieval.sources import Rejection, Source
-from threestudio_redream.retrieval.table import check_record
+from threestudio_redream.retrieval.index.table import check_record
 from threestudio_redream.retrieval.types import AssetRecord, record_to_json
 
 __all__ = ["ingest", "is_unchanged"]
@@ -86,7 +86,7 @@ def is_unchanged(old: AssetRecord, new: AssetRecord) -> bool:
 def _known(out: Path) -> dict[str, AssetRecord]:
     if not (out / MANIFEST).is_file():
         return {}
-    from threestudio_redream.retrieval.index import Index
+    from threestudio_redream.retrieval.index.reader import Index
 
     return {record.asset_id: record for record in Index.open(out).records()}
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from threestudio_redream.retrieval.combine import Conflict, Plan, plan_additions, plan_removal
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.integrity import check_files
-from threestudio_redream.retrieval.journal import STAGING, Journal
-from threestudio_redream.retrieval.lock import write_lock
-from threestudio_redream.retrieval.manifest import MANIFEST, AnnEntry, Manifest, read_manifest
-from threestudio_redream.retrieval.parts import prepare_arrays
-from threestudio_redream.retrieval.spec import Calibration, IndexSpec
-from threestudio_redream.retrieval.staging import Item, read_items, stage_index, stage_item, sweep, tidy
+from threestudio_redream.retrieval.index.combine import Conflict, Plan, plan_additions, plan_removal
+from threestudio_redream.retrieval.index.integrity import check_files
+from threestudio_redream.retrieval.index.journal import STAGING, Journal
+from threestudio_redream.retrieval.index.lock import write_lock
+from threestudio_redream.retrieval.index.manifest import MANIFEST, AnnEntry, Manifest, read_manifest
+from threestudio_redream.retrieval.index.parts import prepare_arrays
+from threestudio_redream.retrieval.index.spec import Calibration, IndexSpec
+from threestudio_redream.retrieval.index.staging import Item, read_items, stage_index, stage_item, sweep, tidy
 from threestudio_redream.retrieval.types import AssetRecord
 
 __all__ = ["IndexWriter"]

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from threestudio_redream.assets.types import Asset
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval.duplicates import near_duplicates
+from threestudio_redream.retrieval.curation.duplicates import near_duplicates
 
 __all__ = ["FilterSettings", "check_asset", "geometry_problem", "near_duplicates", "render_problem"]
 

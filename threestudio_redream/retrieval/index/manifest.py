@@ -15,7 +15,7 @@ from typing import Any
 
 from threestudio_redream.retrieval.checks import Document, canonical_json
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.spec import Calibration, EncoderInfo, IndexSpec
+from threestudio_redream.retrieval.index.spec import Calibration, EncoderInfo, IndexSpec
 
 __all__ = [
     "FORMAT",

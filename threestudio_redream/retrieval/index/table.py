@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from threestudio_redream.retrieval.errors import IndexDamagedError, RetrievalError
-from threestudio_redream.retrieval.parquet import GROUP_ROWS, ColumnType, ParquetFile, write_parquet
+from threestudio_redream.retrieval.index.parquet import GROUP_ROWS, ColumnType, ParquetFile, write_parquet
 from threestudio_redream.retrieval.types import AssetRecord
 
 __all__ = ["Table", "check_record", "write_table"]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from threestudio_redream.retrieval.index import Index
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.index.spec import Calibration
 from threestudio_redream.retrieval.search import nearest_captions, rank_by_views, unit_query
-from threestudio_redream.retrieval.spec import Calibration
 from threestudio_redream.retrieval.types import AssetRecord, Encoder
 
 __all__ = ["FOREIGN_PROMPTS", "best_threshold", "calibrate"]
