@@ -99,8 +99,10 @@ words fall apart into pieces the model has never seen.
 
 ## Training
 UNet and text encoder: {_plan(plan, facts.get("steps"))}, batch {train_diffusion.BATCH}, caption dropout
-{train_diffusion.DROPOUT:g}, squared error of v. Autoencoder: {_plan(vae_plan, facts.get("autoencoder_steps"))}, batch
-{train_autoencoder.BATCH}. Script: `tools/mini/train_diffusion.py`, `tools/mini/train_autoencoder.py`.
+{train_diffusion.DROPOUT:g}, squared error of v, bfloat16 activations. Autoencoder:
+{_plan(vae_plan, facts.get("autoencoder_steps"))}, batch {train_autoencoder.BATCH}; its latents have mean 0 and
+deviation 1 in every channel (`scaling_factor` 1), and its decoder was trained on noisy latents. Scripts:
+`tools/mini/train_diffusion.py`, `tools/mini/train_autoencoder.py`.
 
 ## Measured
 By the independent judge on {composition.get("samples", "?")} samples (30 DDIM steps, guidance scale 5) of pairs never
@@ -139,9 +141,11 @@ objects of the mini lab. It knows {len(load_kinds())} kinds with their synonyms,
 and the side an object is seen from. `tools/mini/convert_clip.py` writes the same model as an open_clip checkpoint.
 
 ## Data and training
-{_data("train")}, captions in many phrasings with synonyms, the view named in 60 % and always right. Plain random
-backgrounds, three styles, small shifts and zooms. {_plan(plan, facts.get("steps"))}, batch {train_clip.BATCH};
-pairs with the same text or the same kind, finish and view are not each other's negatives. Script:
+{_data("clip")}, seen evenly from all sides ({train_clip.EVEN_SHARE:.0%} of each batch), and the web-like renders
+of the diffusion model. Captions in many phrasings with synonyms, the view named in 60 % and always right. Plain random
+backgrounds, all styles, mirrored, shifted and zoomed a little. {_plan(plan, facts.get("steps"))}, batch
+{train_clip.BATCH}; pairs with the same text or the same kind, finish and view are not each other's negatives. Linear
+label heads (weight {train_clip.LABEL_WEIGHT:g}) help during training and are not shipped. Script:
 `tools/mini/train_clip.py`.
 
 ## Measured
