@@ -34,7 +34,7 @@ __all__ = ["PLANS", "allowed_rows", "save_pipeline", "train_diffusion", "unet_co
 log = logging.getLogger("mini-lab")
 
 PLANS = {
-    "full": Plan(14_000, lr=1.2e-3, warmup=200, weight_decay=1e-3, ema=0.9995, seed=31, floor=0.01, save_every=250),
+    "full": Plan(12_000, lr=1.2e-3, warmup=200, weight_decay=1e-3, ema=0.9995, seed=31, floor=0.01, save_every=250),
     "short": Plan(8_000, lr=1.2e-3, warmup=200, weight_decay=1e-3, ema=0.999, seed=31, floor=0.01),
 }
 CHANNELS = (32, 64, 128)
