@@ -1,4 +1,4 @@
-"""A randomly initialised Stable-Diffusion-like model of a few thousand weights, saved as a folder."""
+"""Randomly initialised models of a few thousand weights, saved as folders: a Stable Diffusion and a CLIP."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_epsilon_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "epsilon", "epsilon")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP in which no two tensors are alike, as norms and biases of a fresh model would be."""
+    from transformers import CLIPModel
+
+    from tools.mini.tokenizer import learn_tokenizer
+    from tools.mini.train_clip import clip_config, save_clip
+    from tools.mini.words import corpus
+
+    torch.manual_seed(0)
+    tokenizer = learn_tokenizer(corpus())
+    generator = torch.Generator().manual_seed(11)
+    model = CLIPModel(clip_config(tokenizer, width=64, layers=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    save_clip(model, tokenizer, folder)
+    return folder
