@@ -42,6 +42,21 @@ def test_one_guard_is_enough_and_importing_the_package_sets_it() -> None:
     assert sum(isinstance(finder, _Finder) for finder in sys.meta_path) == 1
 
 
+def test_a_module_that_was_imported_anew_adds_no_second_finder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    spec = importlib.util.spec_from_file_location(torchvision_shim.__name__, torchvision_shim.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    again.guard_torchvision()
+    assert not any(isinstance(finder, again._Finder) for finder in sys.meta_path)
+    sys.meta_path.insert(0, again._Finder())  # even then they do not ask each other for ever
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    assert importlib.util.find_spec("torchvision") is None
+
+
 def test_absent(stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     assert ensure_torchvision() == "absent"

@@ -35,7 +35,7 @@ def guard_torchvision() -> None:
     Nothing is declared before such a failure, as an operator cannot be declared twice and a compiled half that loads
     declares its own. Repeating the call does nothing.
     """
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    if not any(_is_ours(finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -63,6 +63,11 @@ def ensure_torchvision() -> Literal["absent", "native", "patched", "broken"]:
     return "native" if _library is None else "patched"
 
 
+def _is_ours(finder: Any) -> bool:
+    """By name, as tools that import modules anew (coverage does) make another class of the same name."""
+    return (type(finder).__module__, type(finder).__name__) == (__name__, "_Finder")
+
+
 class _Finder(MetaPathFinder):
     """Finds torchvision as the other finders do, and puts :class:`_Loader` around its loader."""
 
@@ -70,7 +75,7 @@ class _Finder(MetaPathFinder):
         if name != "torchvision":
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            spec = None if _is_ours(finder) else finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:  # None: a folder without code
                     spec.loader = _Loader(spec.loader)
