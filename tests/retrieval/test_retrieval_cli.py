@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from threestudio_redream.cli import app, main
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.retrieval import cli_search
+from threestudio_redream.retrieval.curation.licences import LicencePolicy
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
 from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
@@ -287,8 +290,11 @@ def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: p
     from threestudio_redream.retrieval.index.writer import IndexWriter
 
     class Elsewhere:
-        def __init__(self, *, cache: Path | None = None) -> None:
+        policies: ClassVar[list[LicencePolicy | None]] = []
+
+        def __init__(self, *, cache: Path | None = None, policy: LicencePolicy | None = None) -> None:
             self.cache = cache or tmp_path / "cache"
+            self.policies.append(policy)
 
         def planned_file(self, record: AssetRecord) -> PlannedFile:
             url = f"https://example.org/{record.asset_id}"
@@ -305,6 +311,19 @@ def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: p
     writer.write_part(records, encoder.encode_texts([record.caption for record in records]))
     writer.commit()
     return out
+
+
+def test_the_licences_of_the_build_hold_for_fetching(captions_only: Path) -> None:
+    from threestudio_redream.retrieval import sources
+    from threestudio_redream.retrieval.index.manifest import read_manifest
+
+    spec = read_manifest(captions_only).spec
+    for said, policy in ((None, None), ({"non_commercial": True}, LicencePolicy(non_commercial=True))):
+        cli_search._objaverse(replace(spec, settings={"licences": said}), None)
+        assert sources.ObjaverseSource.policies[-1] == policy
+    for said in ({"non_commercial": 1}, {"other": True}, [True]):
+        with pytest.raises(RetrievalError, match="which licences"):
+            cli_search._objaverse(replace(spec, settings={"licences": said}), None)
 
 
 def test_assets_that_are_elsewhere(captions_only: Path, tmp_path: Path) -> None:

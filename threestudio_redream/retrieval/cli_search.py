@@ -7,6 +7,7 @@ no failure: its outcome says so.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +91,6 @@ def fetch(
     from threestudio_redream.retrieval.fetching.plan import plan_fetch
     from threestudio_redream.retrieval.index.manifest import read_manifest
     from threestudio_redream.retrieval.index.reader import Index
-    from threestudio_redream.retrieval.sources import ObjaverseSource
 
     if bool(query) == bool(asset_id):
         raise typer.BadParameter("Give --query TEXT or --id ID.", param_hint="--query")
@@ -107,7 +107,7 @@ def fetch(
     else:
         found = Index.open(index)
         records = [found.record(name) for name in asset_id or []]
-    source = ObjaverseSource(cache=cache)
+    source = _objaverse(spec, cache)
     if plan:
         planned = plan_fetch(source, records)
         typer.echo(json.dumps(planned.to_json(), indent=1) if as_json else planned.to_text())
@@ -125,11 +125,27 @@ def fetch(
         raise typer.Exit(1)
 
 
+def _objaverse(spec: Any, cache: Path | None) -> Any:
+    """The source of an index's assets, with the licences that the index was built for."""
+    from threestudio_redream.retrieval.curation.licences import LicencePolicy
+    from threestudio_redream.retrieval.errors import RetrievalError
+    from threestudio_redream.retrieval.sources import ObjaverseSource
+
+    said = spec.settings.get("licences")
+    known = {field.name for field in fields(LicencePolicy)}
+    if said is not None and not (
+        isinstance(said, dict) and said.keys() <= known and all(type(value) is bool for value in said.values())
+    ):
+        raise RetrievalError(
+            "the index does not say which licences it was built for", received=said, fix="Build it again"
+        )
+    return ObjaverseSource(cache=cache, policy=None if said is None else LicencePolicy(**said))
+
+
 def _on_demand(encoder: Any, spec: Any, cache: Path | None) -> Any:
     from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
-    from threestudio_redream.retrieval.sources import ObjaverseSource
     from threestudio_redream.retrieval.views import DEFAULT_VIEWS, ViewSpec
 
-    source = ObjaverseSource(cache=cache)
+    source = _objaverse(spec, cache)
     views = ViewSpec.from_json(spec.cameras) if spec.cameras else DEFAULT_VIEWS
     return OnDemandViews(source, encoder, views=views, cache=source.cache / "views")
