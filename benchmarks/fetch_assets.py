@@ -1,11 +1,10 @@
-"""Fetch real textured meshes from public packages, for benchmarks only; nothing of it is committed.
+"""Fetch real meshes from public packages, for benchmarks only; nothing of it is committed.
 
-    python benchmarks/fetch_assets.py --out DIR [--source genesis] [--source webxr]
+    python benchmarks/fetch_assets.py --out DIR [--source genesis] [--source webxr] ...
 
-``genesis``: the wheel genesis-world 1.4.5 from PyPI, of which only ``genesis/assets/meshes`` is unpacked
-(Apache-2.0 package, no note per asset). ``webxr``: @webxr-input-profiles/assets 1.0.20 from npm (MIT).
-Neither package is imported or installed. ``DIR/manifest.json`` lists every mesh with its size, sha256 and
-the number of base-colour textures that ``load_asset`` found.
+The packages (:data:`SOURCES`) are downloaded, not imported or installed, and only their mesh folders are unpacked.
+``DIR/manifest.json`` lists every mesh with its size, sha256 and the number of base-colour textures that ``load_asset``
+found.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -30,24 +30,51 @@ MESH_SUFFIXES = {".glb", ".gltf", ".obj", ".ply", ".stl", ".off"}
 SIDE_SUFFIXES = {".mtl", ".bin", ".png", ".jpg", ".jpeg", ".dds"}
 MAX_FILE, MAX_TOTAL = 64 * 1024**2, 1024**3
 
-GENESIS = "genesis-world==1.4.5"
-WEBXR = "@webxr-input-profiles/assets@1.0.20"
+
+@dataclass(frozen=True)
+class Package:
+    """Where meshes come from: a pinned file of PyPI or npm, the folder in it, the licence of the package."""
+
+    registry: str
+    name: str
+    file: str
+    prefix: str
+    licence: str
 
 
-def download_genesis(cache: Path) -> Path:
-    """The wheel in ``cache``, downloaded unless it is there."""
-    if not (found := sorted(cache.glob("genesis_world-*.whl"))):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), GENESIS]
-        subprocess.run(command, check=True)
-        found = sorted(cache.glob("genesis_world-*.whl"))
-    return found[0]
+SOURCES = {
+    "genesis": Package(
+        "pypi", "genesis-world==1.4.5", "genesis_world-1.4.5-*.whl", "genesis/assets/meshes/", "Apache-2.0"
+    ),
+    "webxr": Package(
+        "npm",
+        "@webxr-input-profiles/assets@1.0.20",
+        "webxr-input-profiles-assets-1.0.20.tgz",
+        "package/dist/profiles/",
+        "MIT",
+    ),
+    "robosuite": Package("pypi", "robosuite==1.5.2", "robosuite-1.5.2-*.whl", "robosuite/models/assets/", "MIT"),
+    "gymnasium-robotics": Package(
+        "pypi",
+        "gymnasium-robotics==1.4.2",
+        "gymnasium_robotics-1.4.2-*.whl",
+        "gymnasium_robotics/envs/assets/",
+        "MIT",
+    ),
+    "pyvista": Package("pypi", "pyvista==0.49.1", "pyvista-0.49.1-*.whl", "pyvista/examples/", "MIT"),
+}
 
 
-def download_webxr(cache: Path) -> Path:
-    """The npm tarball in ``cache``, downloaded unless it is there; ``npm pack`` runs no package script."""
-    if not (found := sorted(cache.glob("webxr-input-profiles-assets-*.tgz"))):
-        subprocess.run(["npm", "pack", "--silent", "--ignore-scripts", WEBXR], check=True, cwd=cache)
-        found = sorted(cache.glob("webxr-input-profiles-assets-*.tgz"))
+def download(package: Package, cache: Path) -> Path:
+    """The package file in ``cache``, downloaded unless it is there; no code of it is run."""
+    if not (found := sorted(cache.glob(package.file))):
+        if package.registry == "pypi":
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            command += ["--dest", str(cache), package.name]
+        else:
+            command = ["npm", "pack", "--silent", "--ignore-scripts", package.name]
+        subprocess.run(command, check=True, cwd=cache)
+        found = sorted(cache.glob(package.file))
     return found[0]
 
 
@@ -91,6 +118,17 @@ def unpack(members: Iterable[tuple[str, IO[bytes]]], prefix: str, out: Path) -> 
         os.replace(partial, target)
 
 
+def fetch(package: Package, cache: Path, out: Path) -> None:
+    """Download and unpack one package's meshes to ``out``."""
+    file = download(package, cache)
+    if package.registry == "pypi":
+        with zipfile.ZipFile(file) as archive:
+            unpack(zip_members(archive), package.prefix, out)
+    else:
+        with tarfile.open(file, "r:gz") as tarball:
+            unpack(tar_members(tarball), package.prefix, out)
+
+
 def describe(root: Path) -> list[dict[str, object]]:
     """Load every mesh below ``root``; one record each, errors included."""
     from threestudio_redream.assets import load_asset
@@ -121,7 +159,7 @@ def describe(root: Path) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for downloads, meshes and manifest.json")
-    parser.add_argument("--source", action="append", choices=("genesis", "webxr"), help="default: both")
+    parser.add_argument("--source", action="append", choices=sorted(SOURCES), help="default: genesis and webxr")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out: Path = arguments.out.resolve()
@@ -129,12 +167,8 @@ def main() -> None:
     cache.mkdir(parents=True, exist_ok=True)
 
     sources = arguments.source or ["genesis", "webxr"]
-    if "genesis" in sources:
-        with zipfile.ZipFile(download_genesis(cache)) as archive:
-            unpack(zip_members(archive), "genesis/assets/meshes/", out / "genesis")
-    if "webxr" in sources:
-        with tarfile.open(download_webxr(cache), "r:gz") as tarball:
-            unpack(tar_members(tarball), "package/dist/profiles/", out / "webxr")
+    for name in sources:
+        fetch(SOURCES[name], cache, out / name)
 
     records = [
         {"source": source, **record}
