@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -11,21 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from threestudio_redream.assets.glb_container import GlbContainer
 from threestudio_redream.assets.shading import decode_srgb
 from threestudio_redream.assets.types import Asset, Material
 
 __all__ = ["encode_glb"]
 
-_COMPONENTS = {"|i1": 5120, "<u2": 5123, "<u4": 5125, "<f4": 5126}
-_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _WRAP = {"repeat": 10497, "clamp": 33071}
 _QUANTIZED, _TRANSFORM = "KHR_mesh_quantization", "KHR_texture_transform"
 #: Faces of one colour from which on a material of their own is smaller than vertex colours.
 _FLAT_FACES = 24
 
 
-class _Builder:
-    """Collects the binary chunk and the JSON lists that describe it.
+class _Builder(GlbContainer):
+    """A container that knows materials and primitives.
 
     Args:
         compact: PNG files with a palette where that loses nothing.
@@ -33,38 +30,9 @@ class _Builder:
     """
 
     def __init__(self, compact: bool = False, window: NDArray[np.float64] | None = None) -> None:
-        self.binary = bytearray()
-        self.root: dict[str, Any] = {"bufferViews": [], "accessors": []}
+        super().__init__()
         self._compact, self._window = compact, window
         self._textures: dict[int, int] = {}
-
-    def view(self, data: bytes, stride: int = 0) -> int:
-        self.binary += b"\0" * (-len(self.binary) % 4)
-        entry = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
-        self.root["bufferViews"].append(entry | ({"byteStride": stride} if stride else {}))
-        self.binary += data
-        return len(self.root["bufferViews"]) - 1
-
-    def accessor(self, values: NDArray, dtype: str, *, normalized: bool = False) -> int:
-        """Values ``[N]`` (indices) or ``[N, C]`` (a vertex attribute, each row padded to whole 4 bytes)."""
-        array = np.ascontiguousarray(values, dtype)
-        stride = 0
-        rows = array
-        if array.ndim == 2 and (spare := -array.itemsize * array.shape[1] % 4):
-            rows = np.pad(array, ((0, 0), (0, spare // array.itemsize)))
-            stride = rows.itemsize * rows.shape[1]
-        entry = {
-            "bufferView": self.view(rows.tobytes(), stride),
-            "componentType": _COMPONENTS[array.dtype.str],
-            "count": len(array),
-            "type": _TYPES[1 if array.ndim == 1 else array.shape[1]],
-        }
-        if normalized:
-            entry["normalized"] = True
-        elif array.ndim == 2 and array.shape[1] == 3:  # required for positions, harmless for normals
-            entry |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
-        self.root["accessors"].append(entry)
-        return len(self.root["accessors"]) - 1
 
     def material(self, material: Material, color: NDArray | None = None) -> int:
         """A material whose base colour is multiplied with ``color`` (RGBA, sRGB-encoded) in linear light."""
@@ -99,16 +67,6 @@ class _Builder:
         """Triangles by their ``corners`` ``[3 F]`` among ``count`` vertices; index 65,535 may not be used."""
         indices = self.accessor(corners, "<u2" if count < 65_536 else "<u4")
         return {"attributes": attributes, "indices": indices, "material": material}
-
-    def finish(self, document: dict[str, Any]) -> bytes:
-        """The file."""
-        self.binary += b"\0" * (-len(self.binary) % 4)
-        root = {**document, "buffers": [{"byteLength": len(self.binary)}], **self.root}
-        text = json.dumps(root, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text
-        chunks += struct.pack("<I4s", len(self.binary), b"BIN\0") + self.binary
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def _png(texture: NDArray[np.uint8], compact: bool) -> bytes:
