@@ -273,6 +273,7 @@ def test_clip(renders: Path, folder: Path) -> None:
 
     train_clip.train_clip((renders, renders), folder / "clip-run", PLAN, width=32, layers=1)
     assert log_steps(folder / "clip-run") == ["step", "1", "2", "3"]
+    assert log_steps(folder / "clip-run" / "kin") == ["step", "1"]
     model = CLIPModel.from_pretrained(folder / "clip-run" / "clip", local_files_only=True).eval()
     processor = CLIPProcessor.from_pretrained(folder / "clip-run" / "clip", local_files_only=True)
     picture = Image.new("RGB", (96, 128), (255, 0, 127))
@@ -282,6 +283,15 @@ def test_clip(renders: Path, folder: Path) -> None:
     assert values[0, :, 5, 5].tolist() == pytest.approx([1.0, -1.0, 127 / 127.5 - 1.0], abs=1e-3)
     with torch.no_grad():
         assert model(**inputs).logits_per_image.shape == (1, 2)
+
+
+def test_pairs_of_a_kind_count_a_little_unless_left_out() -> None:
+    left_out = np.zeros((4, 4), bool)
+    left_out[1, 2] = left_out[2, 1] = True
+    targets = train_clip.soft_targets(np.array([5, 7, 7, 7]), left_out, 0.25)
+    expected = [[1, 0, 0, 0], [0, 0.8, 0, 0.2], [0, 0, 0.8, 0.2], [0, 1 / 6, 1 / 6, 2 / 3]]
+    torch.testing.assert_close(targets, torch.tensor(expected))
+    torch.testing.assert_close(train_clip.soft_targets(np.array([7, 7]), np.zeros((2, 2), bool), 0.0), torch.eye(2))
 
 
 @pytest.mark.usefixtures("small")

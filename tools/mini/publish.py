@@ -16,6 +16,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,26 @@ def last_row(log_csv: Path) -> dict[str, float]:
     return {name: float(value) for name, value in rows[-1].items()}
 
 
-def publish(work: Path) -> None:
-    """Copy, measure, and write cards."""
-    total = 0
-    facts: dict[str, Any] = {}
-    for name, (source, target) in MODELS.items():
+def publish(work: Path, names: Sequence[str] = tuple(MODELS)) -> None:
+    """Copy, measure, and write cards; models that are not named stay as they are.
+
+    Raises:
+        SystemExit: together they are larger than the budget.
+    """
+    report = RESULTS / "mini_models.json"
+    facts: dict[str, Any] = json.loads(report.read_text("utf-8"))["results"] if report.is_file() else {}
+    for name in names:
+        source, target = MODELS[name]
         size = copy_model(work / source, target)
-        total += size
         training = {"steps": int(last_row(work / source.split("/")[0] / "log.csv")["step"])}
         if name == "stable-diffusion":
             training["autoencoder_steps"] = int(last_row(work / "autoencoder" / "log.csv")["step"])
         facts[name] = {"megabytes": round(size / 1e6, 1), **training, **measure_loading(name, target)}
         log.info("%s: %s", name, facts[name])
-    if total > BUDGET_BYTES:
-        raise SystemExit(f"{total / 1e6:.1f} MB are more than the {BUDGET_BYTES / 1e6:.0f} MB the package may hold")
-    write_results(RESULTS / "mini_models.json", facts)
+    total = sum(facts[name]["megabytes"] for name in facts)
+    if total > BUDGET_BYTES / 1e6:
+        raise SystemExit(f"{total:.1f} MB are more than the {BUDGET_BYTES / 1e6:.0f} MB the package may hold")
+    write_results(report, facts)
     write_cards()
 
 
@@ -107,7 +113,8 @@ def write_cards() -> None:
     """``README.md`` of every model folder, from the raw figures that exist."""
     figures = {path.stem: json.loads(path.read_text("utf-8"))["results"] for path in RESULTS.glob("mini_*.json")}
     for name, (_, target) in MODELS.items():
-        (target / "README.md").write_text(card(name, figures), encoding="utf-8")
+        if target.is_dir():
+            (target / "README.md").write_text(card(name, figures), encoding="utf-8")
 
 
 def main() -> None:
@@ -115,12 +122,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("outputs/mini-lab"))
+    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS), help="only these")
     parser.add_argument("--cards", action="store_true", help="only write the cards again")
     arguments = parser.parse_args()
     if arguments.cards:
         write_cards()
     else:
-        publish(arguments.work)
+        publish(arguments.work, arguments.models)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """Train the mini CLIP, a ``transformers.CLIPModel``, on renders and captions with view words.
 
-python -m tools.mini.train_clip
+    python -m tools.mini.train_clip
+
+Two stages. The first is CLIP's own loss. A model trained that way only finds a red tractor nearer to "a red robot" than
+a blue robot is, for in its batches all wrong pairs are equally wrong. To people the object comes first, so the second
+stage counts pairs of the same kind as a little right.
 """
 
 from __future__ import annotations
@@ -8,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,10 @@ PLANS = {
     "full": Plan(steps=7000, lr=1.2e-3, warmup=300, weight_decay=0.05, betas=(0.9, 0.98), ema=0.998, seed=21),
     "short": Plan(steps=2400, lr=1.2e-3, warmup=150, weight_decay=0.05, betas=(0.9, 0.98), ema=0.995, seed=21),
 }
+#: Length of the second stage as a share of the first, its learning rate likewise.
+KIN_STEPS, KIN_RATE = 0.35, 0.4
+#: What a pair of the same kind counts in the second stage, where the right one counts 1.
+KIN_WEIGHT = 0.15
 BATCH = 96
 #: Share of a batch that comes from the pictures taken evenly from all sides.
 EVEN_SHARE = 0.6
@@ -113,7 +123,7 @@ def train_clip(
     layers: int = 4,
     until: int | None = None,
 ) -> nn.Module:
-    """Train and save ``folder/clip``.
+    """Train and save ``folder/clip``; the second stage keeps its state in ``folder/kin``.
 
     The loss is CLIP's symmetric cross entropy, except that pairs of a batch that show the same object and descriptor
     (and view, where the caption may name it) are left out of each other's negatives. Linear heads on the image features
@@ -134,7 +144,7 @@ def train_clip(
     heads = LabelHeads(model.config.projection_dim, len(sets[0].kinds), len(sets[0].descriptors))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
-    def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss_fn(step: int, generator: torch.Generator, kin: float = 0.0) -> tuple[Tensor, dict[str, float]]:
         kind, descriptor, view, sided, rgba = _draw(sets, (BATCH - even, even), generator)
         style = torch.randint(0, STYLE_COUNT, (BATCH,), generator=generator)
         image = develop(rgba, random_backgrounds(BATCH, generator), style)
@@ -161,18 +171,35 @@ def train_clip(
         equal = np.array([[first == second for second in texts] for first in texts])
         np.fill_diagonal(equal, False)
         logits = logits.masked_fill(torch.from_numpy(same | equal), -1e4)
-        target = torch.arange(BATCH)
-        contrast = 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target))
+        target = soft_targets(kind, same | equal, kin)
+        contrast = 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target.T))
         labels = (torch.from_numpy(kind), torch.from_numpy(descriptor), torch.from_numpy(view))
         # transformers 5 puts the projected features there, before they are normalised.
         label_loss = heads.loss(out.vision_model_output.pooler_output, labels, torch.from_numpy(sided))
-        right = (logits.argmax(1) == target).float().mean()
+        right = (logits.argmax(1) == torch.arange(BATCH)).float().mean()
         figures = {"contrast": float(contrast.detach()), "labels": float(label_loss.detach()), "top1": float(right)}
         return contrast + LABEL_WEIGHT * label_loss, figures
 
-    average = train(plan, {"clip": model, "heads": heads}, loss_fn, folder, until=until)["clip"]
-    save_clip(average, tokenizer, folder / "clip")
-    return average
+    modules: dict[str, nn.Module] = {"clip": model, "heads": heads}
+    average = train(plan, modules, loss_fn, folder, until=until)
+    for name, module in modules.items():
+        module.load_state_dict(average[name].state_dict())
+    second = replace(plan, steps=round(KIN_STEPS * plan.steps), lr=KIN_RATE * plan.lr, seed=plan.seed + 1)
+    kin_loss = partial(loss_fn, kin=KIN_WEIGHT)
+    average = train(second, modules, kin_loss, folder / "kin", until=until)
+    save_clip(average["clip"], tokenizer, folder / "clip")
+    return average["clip"]
+
+
+def soft_targets(kind: np.ndarray, left_out: np.ndarray, kin: float) -> Tensor:
+    """``[B, B]`` rows that sum to 1: the pair itself counts 1 and others of its kind ``kin``, before they are scaled.
+
+    Args:
+        kind: ``[B]``. left_out: ``[B, B]`` bool, symmetric; pairs that are neither right nor wrong.
+    """
+    related = kin * ((kind[:, None] == kind[None]) & ~left_out).astype(np.float32)
+    np.fill_diagonal(related, 1.0)
+    return torch.from_numpy(related / related.sum(axis=1, keepdims=True))
 
 
 def _draw(
