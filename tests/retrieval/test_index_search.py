@@ -219,6 +219,8 @@ def test_calibration_separates_known_from_foreign(tmp_path: Path) -> None:
     index = Index.open(tmp_path, ToyEncoder())
     calibration = calibrate(index, ToyEncoder())
     assert calibration.image is not None
+    second_best = [index.search(record.caption, 2).results[1].score_image for record in index.records()]
+    assert calibration.image < min(second_best)  # not learnt from assets that are described exactly
     assert calibration.balanced_accuracy == 1.0
     assert (calibration.n_similar, calibration.n_foreign) == (77, 32)
     IndexWriter(tmp_path).set_calibration(calibration)

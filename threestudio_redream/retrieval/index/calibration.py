@@ -60,8 +60,8 @@ def calibrate(
 ) -> Calibration:
     """Choose the thresholds of an index for its captions and, if it has them, its views.
 
-    The caption threshold is learnt from what captions find **besides themselves**, as every caption matches itself;
-    the view threshold from the best-ranked hits.
+    Both are learnt from what captions find **besides their own asset**: a prompt hardly ever describes an asset of the
+    library exactly, and a blue robot should be found for want of a red one.
 
     Args:
         encoder: of the index. foreign: prompts about nothing that the index has; replace them if your library does
@@ -126,7 +126,7 @@ def _best_scores(index: Index, queries: np.ndarray, pool: int, *, itself: bool) 
     for i, query in enumerate(queries):
         vector = unit_query(query, index.manifest.spec.encoder.dim)
         candidates = nearest_captions(index.parts, vector, pool)
-        others = [c.score_text for c in candidates if not (itself and c.score_text > 0.9999)]
-        scores[i, 0] = max(others, default=np.nan)
-        scores[i, 1] = max((hit.score_image for hit in rank_by_views(candidates, vector, n=1)), default=np.nan)
+        others = [c for c in candidates if not (itself and c.score_text > 0.9999)]
+        scores[i, 0] = max((c.score_text for c in others), default=np.nan)
+        scores[i, 1] = max((hit.score_image for hit in rank_by_views(others, vector, n=1)), default=np.nan)
     return scores
