@@ -125,6 +125,7 @@ def evaluate_2d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
             "of": len(PROMPTS),
             "missed": [text for text, good in zip(texts, right.tolist()) if not good],
         }
+        log.info("%s, %s: %s", space, gradient, list(figures.values())[-1])
         rows.append(pictures.permute(1, 0, 2, 3).reshape(64, -1, 3))
     _save(torch.cat(rows), arguments.grid or ROOT / "docs/images/mini-sds-2d.png")
     return figures
