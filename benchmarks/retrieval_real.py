@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import re
 import subprocess
 import sys
 import time
@@ -30,6 +31,12 @@ def redream(*words: object) -> str:
     """Standard output of the command, in a process of its own."""
     command = [sys.executable, "-m", "threestudio_redream.cli", *map(str, words)]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def kind_of_reason(reason: str) -> str:
+    """A reason without the names and numbers that belong to one file."""
+    text = re.sub(r"those of \S+", "those of another asset", reason.partition(" (")[0].partition(":")[0])
+    return re.sub(r"\d[\d.,]*", "N", text)
 
 
 def by_name(index: Index) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def main() -> None:
     built = time.perf_counter() - started
     encoder = open_encoder(arguments.encoder, texts_only=True)
     index = Index.open(out, encoder)
-    reasons = collections.Counter(str(row["reason"]).split(" (got")[0] for row in index.rejected())
+    reasons = collections.Counter(kind_of_reason(str(row["reason"])) for row in index.rejected())
     results = {
         "packages": {name: package.name for name, package in SOURCES.items()},
         "files": files,

@@ -136,12 +136,13 @@ def train_clip(
 
     tokenizer = learn_tokenizer(corpus())
     torch.manual_seed(plan.seed)
-    model = CLIPModel(clip_config(tokenizer, width=width, layers=layers))
+    config = clip_config(tokenizer, width=width, layers=layers)
+    model = CLIPModel(config)
     # The fused kernel's backward pass takes twice the time of plain matrices in bfloat16 on a CPU.
     model.set_attn_implementation("eager")
     sets = [PictureSet.open(path) for path in renders]
     even = round(EVEN_SHARE * BATCH)
-    heads = LabelHeads(model.config.projection_dim, len(sets[0].kinds), len(sets[0].descriptors))
+    heads = LabelHeads(config.projection_dim, len(sets[0].kinds), len(sets[0].descriptors))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
     def loss_fn(step: int, generator: torch.Generator, kin: float = 0.0) -> tuple[Tensor, dict[str, float]]:
