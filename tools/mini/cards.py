@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from tools.mini import train_autoencoder, train_clip, train_diffusion, train_judge
@@ -25,7 +26,18 @@ def card(name: str, figures: Figures) -> str:
     Args:
         name: judge, clip or stable-diffusion. figures: results by file stem; what is missing reads "not measured".
     """
-    return {"judge": _judge, "clip": _clip, "stable-diffusion": _diffusion}[name](figures)
+    header, _, body = {"judge": _judge, "clip": _clip, "stable-diffusion": _diffusion}[name](figures).partition(
+        "\n---\n"
+    )
+    return f"{header}\n---\n" + "\n\n".join(_wrapped(block) for block in body.strip().split("\n\n")) + "\n"
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph in lines of at most 110 characters; headings stay apart, tables as they are."""
+    if block.startswith(("|", "#")):
+        head, _, rest = block.partition("\n")
+        return block if head.startswith("|") or not rest else f"{head}\n{_wrapped(rest)}"
+    return textwrap.fill(block, 110, break_long_words=False, break_on_hyphens=False)
 
 
 def _percent(value: Any) -> str:
@@ -144,8 +156,11 @@ and the side an object is seen from. `tools/mini/convert_clip.py` writes the sam
 {_data("clip")}, seen evenly from all sides ({train_clip.EVEN_SHARE:.0%} of each batch), and the web-like renders
 of the diffusion model. Captions in many phrasings with synonyms, the view named in 60 % and always right. Plain random
 backgrounds, all styles, mirrored, shifted and zoomed a little. {_plan(plan, facts.get("steps"))}, batch
-{train_clip.BATCH}; pairs with the same text or the same kind, finish and view are not each other's negatives. Linear
-label heads (weight {train_clip.LABEL_WEIGHT:g}) help during training and are not shipped. Script:
+{train_clip.BATCH}; then a second stage of {train_clip.KIN_STEPS:.0%} of these steps at {train_clip.KIN_RATE:g} times
+the rate, in which pairs of the same kind count {train_clip.KIN_WEIGHT:g} where the right pair counts 1, so that a robot
+of another colour is nearer to "a red robot" than another red thing. Pairs with the same text or the same kind, finish
+and view are not each other's negatives. Linear label heads (weight {train_clip.LABEL_WEIGHT:g}) help during training
+and are not shipped. Script:
 `tools/mini/train_clip.py`.
 
 ## Measured
