@@ -16,9 +16,9 @@ from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.index.journal import STAGING, delete
 from threestudio_redream.retrieval.index.manifest import MANIFEST, IndexSpec, Manifest, read_manifest
+from threestudio_redream.retrieval.index.writer import IndexWriter
 from threestudio_redream.retrieval.sources import Rejection
 from threestudio_redream.retrieval.types import AssetRecord, Encoder
-from threestudio_redream.retrieval.index.writer import IndexWriter
 
 __all__ = ["assemble", "spec_of"]
 

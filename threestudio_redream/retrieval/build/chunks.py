@@ -24,8 +24,8 @@ from threestudio_redream.retrieval.build.plan import (
     record_from_json,
     write_lines,
 )
-from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.curation.filters import geometry_problem, render_problem
+from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.orientation import ALIGN_VIEWS, ClipAligner
 from threestudio_redream.retrieval.sources import Rejection, Source
 from threestudio_redream.retrieval.types import AssetRecord, Encoder, record_to_json

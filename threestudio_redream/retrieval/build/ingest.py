@@ -13,8 +13,8 @@ from typing import Any
 from threestudio_redream.retrieval.build.plan import BuildSettings, Chunk, Plan, SourceSpec, with_files, write_lines
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.index.manifest import MANIFEST
-from threestudio_redream.retrieval.sources import Rejection, Source
 from threestudio_redream.retrieval.index.table import check_record
+from threestudio_redream.retrieval.sources import Rejection, Source
 from threestudio_redream.retrieval.types import AssetRecord, record_to_json
 
 __all__ = ["ingest", "is_unchanged"]

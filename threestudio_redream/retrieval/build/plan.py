@@ -23,9 +23,9 @@ from typing import Any
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.retrieval.checks import canonical_json
-from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.curation.filters import FilterSettings
 from threestudio_redream.retrieval.curation.licences import LicencePolicy
+from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.sources import Source, open_source
 from threestudio_redream.retrieval.types import AssetRecord, record_to_json
 from threestudio_redream.retrieval.views import DEFAULT_VIEWS, ViewSpec
