@@ -103,7 +103,6 @@ def sample_grid(
     pipeline: Any, kinds: tuple[str, ...], seed: int = 3, *, columns: int = 8, rows: int = 8
 ) -> Image.Image:
     """Uncurated samples: kinds in alphabetical order, finishes in turn."""
-    columns = rows = 8
     prompts = [prompt(kinds[i % len(kinds)], DESCRIPTORS[(5 * i) % len(DESCRIPTORS)]) for i in range(columns * rows)]
     images = sample(pipeline, prompts, seed)
     grid = images.view(rows, columns, 64, 64, 3).permute(0, 2, 1, 3, 4).reshape(rows * 64, columns * 64, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def unit_rows(vectors: Float, model: str) -> Float:
     return (vectors / length).astype(np.float32)
 
 
-class TowerEncoder:
+class TowerEncoder(ABC):
     """Base of encoders whose towers run in torch; the towers are loaded when they are first needed.
 
     Subclasses give ``_load``, ``_text_features`` and ``_image_features``.
@@ -65,14 +66,14 @@ class TowerEncoder:
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         self._model: Any = None
 
-    def _load(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self) -> Any: ...
 
-    def _text_features(self, model: Any, texts: list[str]) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _text_features(self, model: Any, texts: list[str]) -> Tensor: ...
 
-    def _image_features(self, model: Any, pixels: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _image_features(self, model: Any, pixels: Tensor) -> Tensor: ...
 
     @property
     def model(self) -> Any:
