@@ -10,18 +10,29 @@ import torch
 
 def save_tiny_model(folder: Path, prediction_type: str = "v_prediction") -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     from tools.mini.tokenizer import learn_tokenizer
     from tools.mini.train_autoencoder import autoencoder_config
-    from tools.mini.train_diffusion import save_pipeline, text_encoder_config, unet_config
+    from tools.mini.train_diffusion import save_pipeline, unet_config
 
     torch.manual_seed(0)
     tokenizer = learn_tokenizer(["a", "red", "cat", "front", "side", "back", "overhead", "view"])
     vae = AutoencoderKL(**autoencoder_config((8, 16, 16)))
     vae.register_to_config(scaling_factor=0.7)
     unet = UNet2DConditionModel(**unet_config(16, (16, 32)))
-    text_encoder = CLIPTextModel(text_encoder_config(tokenizer, 16))
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -30,7 +41,7 @@ def save_tiny_model(folder: Path, prediction_type: str = "v_prediction") -> Path
         clip_sample=False,
         steps_offset=1,
     )
-    save_pipeline(folder, vae, unet, text_encoder, tokenizer, scheduler)
+    save_pipeline(folder, vae, unet, CLIPTextModel(text_config), tokenizer, scheduler)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -219,11 +220,11 @@ def test_spoilt_pictures_are_pictures_and_no_longer_the_same() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_diffusion_model_samples_through_an_unmodified_pipeline(
-    renders: Path, vae: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    renders: Path, vae: Path, tiny_clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffusers import StableDiffusionPipeline
 
-    arguments = (renders, vae, folder / "diffusion", PLAN)
+    arguments = (renders, vae, tiny_clip, folder / "diffusion", PLAN)
     train_diffusion.train_diffusion(*arguments, channels=(8, 8, 16), until=2)
     pipeline = StableDiffusionPipeline.from_pretrained(folder / "diffusion" / "pipeline", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -253,7 +254,40 @@ def test_the_diffusion_model_samples_through_an_unmodified_pipeline(
     assert log_steps(folder / "diffusion") == ["step", "1", "2", "3"]
 
 
-def test_latents_are_encoded_anew_for_another_autoencoder(renders: Path, vae: Path, tmp_path: Path) -> None:
+def test_the_text_encoder_starts_as_the_one_of_clip(tiny_clip: Path) -> None:
+    from transformers import CLIPModel
+
+    clip = CLIPModel.from_pretrained(tiny_clip, local_files_only=True).eval()
+    encoder = train_diffusion.text_encoder_of(tiny_clip).eval()
+    tokens = torch.tensor([[clip.config.text_config.bos_token_id, 5, 9, clip.config.text_config.eos_token_id]])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(tokens)[0], clip.text_model(tokens)[0])
+
+
+@pytest.mark.usefixtures("small")
+def test_polishing_moves_the_decoder_and_nothing_else(renders: Path, vae: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+    from safetensors.torch import load_file
+
+    shutil.copytree(vae, tmp_path / "vae")
+    before = load_file(vae / "diffusion_pytorch_model.safetensors")
+    train_autoencoder.polish_decoder(renders, tmp_path, PLAN)
+    assert log_steps(tmp_path / "polish") == ["step", "1", "2", "3"]
+    after = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    moved = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+    train_autoencoder.polish_decoder(renders, tmp_path, PLAN)  # done already
+    again = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in after.items())
+    pictures, model = PictureSet.open(renders), AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
+    train_diffusion.encode_pictures(model, pictures, np.arange(3), tmp_path, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_diffusion, "develop", None)  # encoding again would call it
+        old = AutoencoderKL.from_pretrained(vae).eval()
+        train_diffusion.encode_pictures(old, pictures, np.arange(3), tmp_path, 1)
+
+
+def test_latents_are_encoded_anew_for_another_encoder(renders: Path, vae: Path, tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 
     model, pictures = AutoencoderKL.from_pretrained(vae, local_files_only=True).eval(), PictureSet.open(renders)

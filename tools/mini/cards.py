@@ -62,10 +62,11 @@ def _loading(figures: Figures, name: str) -> str:
 
 
 def _plan(plan: Plan, steps: Any) -> str:
+    optimizer = "Muon for hidden layers, AdamW for the rest" if plan.muon else "AdamW"
     return (
-        f"AdamW, learning rate {plan.lr:g} ({plan.decay} decay, {plan.warmup} warm-up steps), betas {plan.betas}, "
-        f"weight decay {plan.weight_decay:g}, {steps if steps is not None else plan.steps} steps, averaged "
-        f"weights (EMA {plan.ema:g}), seed {plan.seed}"
+        f"{optimizer}, learning rate {plan.lr:g} ({plan.decay} decay, {plan.warmup} warm-up steps), "
+        f"betas {plan.betas}, weight decay {plan.weight_decay:g}, {steps if steps is not None else plan.steps} steps, "
+        f"averaged weights (EMA {plan.ema:g}), seed {plan.seed}"
     )
 
 
@@ -110,9 +111,11 @@ words fall apart into pieces the model has never seen.
 {len(held)} pairs of colour and object were held out.
 
 ## Training
-UNet and text encoder: {_plan(plan, facts.get("steps"))}, batch {train_diffusion.BATCH}, caption dropout
+The text encoder starts as the mini CLIP's. UNet and text encoder:
+{_plan(plan, facts.get("steps"))}, batch {train_diffusion.BATCH}, caption dropout
 {train_diffusion.DROPOUT:g}, squared error of v, bfloat16 activations. Autoencoder:
-{_plan(vae_plan, facts.get("autoencoder_steps"))}, batch {train_autoencoder.BATCH}; its latents have mean 0 and
+{_plan(vae_plan, facts.get("autoencoder_steps"))}, batch {train_autoencoder.BATCH}; then its decoder alone:
+{_plan(train_autoencoder.POLISH["full"], facts.get("decoder_steps"))}. Its latents have mean 0 and
 deviation 1 in every channel (`scaling_factor` 1), and its decoder was trained on noisy latents. Scripts:
 `tools/mini/train_diffusion.py`, `tools/mini/train_autoencoder.py`.
 

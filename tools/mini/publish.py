@@ -100,6 +100,7 @@ def publish(work: Path, names: Sequence[str] = tuple(MODELS)) -> None:
         training = {"steps": int(last_row(work / source.split("/")[0] / "log.csv")["step"])}
         if name == "stable-diffusion":
             training["autoencoder_steps"] = int(last_row(work / "autoencoder" / "log.csv")["step"])
+            training["decoder_steps"] = int(last_row(work / "autoencoder" / "polish" / "log.csv")["step"])
         facts[name] = {"megabytes": round(size / 1e6, 1), **training, **measure_loading(name, target)}
         log.info("%s: %s", name, facts[name])
     total = sum(facts[name]["megabytes"] for name in facts)

@@ -35,15 +35,14 @@ def steps(work: Path, schedule: str) -> dict[str, Callable[[], object]]:
     return {
         "renders": render,
         "judge": lambda: train_judge.train_judge(renders / "judge", work / "judge", train_judge.PLANS[schedule]),
-        "autoencoder": lambda: train_autoencoder.train_autoencoder(
-            renders / "train", work / "autoencoder", train_autoencoder.PLANS[schedule]
-        ),
+        "autoencoder": lambda: train_autoencoder.make_autoencoder(renders / "train", work / "autoencoder", schedule),
         "clip": lambda: train_clip.train_clip(
             (renders / "train", renders / "clip"), work / "clip", train_clip.PLANS[schedule]
         ),
         "diffusion": lambda: train_diffusion.train_diffusion(
             renders / "train",
             work / "autoencoder" / "vae",
+            work / "clip" / "clip",
             work / "diffusion",
             train_diffusion.PLANS[schedule],
         ),

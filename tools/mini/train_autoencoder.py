@@ -5,8 +5,8 @@
 Two phases in one run. First clean pictures; in the last third a quarter of the inputs is noisy, blurred or a blob
 and has to come back as it is, so that gradients through the encoder are usable for renders that are no pictures yet.
 Throughout, the decoder gets latents with noise added, because a diffusion model never hits them exactly, and a penalty
-keeps the channels from copying each other: without it one of the four was found to carry nothing. At the end every
-channel is shifted and scaled to mean 0 and deviation 1, inside the weights.
+keeps the channels from copying each other: without it one of the four was found to carry nothing. Then every channel
+is shifted and scaled to mean 0 and deviation 1, inside the weights, and the decoder learns on alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from torch.nn import functional
 from tools.mini.pictures import SIDE, STYLE_COUNT, PictureSet, develop, random_backgrounds
 from tools.mini.training import Plan, train
 
-__all__ = ["CHANNELS", "autoencoder_config", "spoil", "train_autoencoder"]
+__all__ = [
+    "CHANNELS",
+    "autoencoder_config",
+    "make_autoencoder",
+    "picture_loss",
+    "polish_decoder",
+    "spoil",
+    "train_autoencoder",
+]
 
 log = logging.getLogger("mini-lab")
 
@@ -34,11 +42,17 @@ PLANS = {
     "full": Plan(steps=5600, lr=1.4e-3, decay="linear", warmup=200, weight_decay=1e-4, ema=0.995, seed=11),
     "short": Plan(steps=2400, lr=1.5e-3, decay="linear", warmup=100, weight_decay=1e-4, ema=0.99, seed=11),
 }
+POLISH = {
+    "full": Plan(steps=9000, lr=2e-3, warmup=100, ema=0.998, weight_decay=1e-3, muon=True, seed=12),
+    "short": Plan(steps=1200, lr=2e-3, warmup=50, ema=0.99, weight_decay=1e-3, muon=True, seed=12),
+}
 BATCH = 12
 KL_WEIGHT = 3e-4
 DECORRELATION = 0.05
 #: Largest deviation of the noise on the decoder's latents, which themselves have about 1 to 2.
 LATENT_NOISE = 0.2
+#: The same while the decoder is polished, when all channels have deviation 1.
+POLISH_NOISE = 0.12
 
 
 def autoencoder_config(channels: tuple[int, ...] = CHANNELS) -> dict[str, Any]:
@@ -94,6 +108,32 @@ def _gradient_l1(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     return right.mean() + down.mean()
 
 
+def picture_loss(decoded: Tensor, image: Tensor, mask: Tensor, *, ramp: float = 1.0) -> tuple[Tensor, dict[str, float]]:
+    """Squared and absolute errors of ``[B, 3, H, W]`` and of its edges, heavier on the object.
+
+    Args:
+        ramp: weight of the absolute errors. From the first step on they would settle on the background.
+
+    Returns:
+        the loss, and figures for the log.
+    """
+    weight = 1.0 + 2.0 * mask
+    square = ((decoded - image).square() * weight).mean()
+    absolute = ((decoded - image).abs() * weight).mean()
+    # Colours of large areas are what group normalisation forgets first.
+    tone = functional.l1_loss(functional.avg_pool2d(decoded, 8), functional.avg_pool2d(image, 8))
+    loss = 2.0 * square + 0.5 * ramp * (absolute + _gradient_l1(decoded, image, weight)) + tone
+    shown = ((decoded - image).detach().abs() * mask).sum() / (3.0 * mask.sum())
+    return loss, {"foreground_l1": float(shown), "tone": float(tone.detach())}
+
+
+def _spoil_some(image: Tensor, generator: torch.Generator) -> Tensor:
+    """A quarter of the batch (in [-1, 1]) spoilt."""
+    bad = torch.rand(len(image), generator=generator) < 0.25
+    spoilt = spoil((image + 1.0) * 0.5, generator) * 2.0 - 1.0
+    return torch.where(bad.view(-1, 1, 1, 1), spoilt, image)
+
+
 def _correlation(latents: Tensor) -> Tensor:
     """Mean squared correlation between different channels of ``[B, C, H, W]``."""
     table = torch.corrcoef(latents.transpose(0, 1).flatten(1))
@@ -114,30 +154,18 @@ def train_autoencoder(
     def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         image, mask, _ = draw_pictures(pictures, rows, BATCH, generator, plain=step < 300)
         if step >= plan.steps * 2 // 3:
-            bad = torch.rand(BATCH, generator=generator) < 0.25
-            spoilt = spoil((image + 1.0) * 0.5, generator) * 2.0 - 1.0
-            image = torch.where(bad.view(-1, 1, 1, 1), spoilt, image)
-        ramp = min(step / 600.0, 1.0)
+            image = _spoil_some(image, generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(image).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator)
             extra = LATENT_NOISE * torch.rand(len(image), 1, 1, 1, generator=generator)
             decoded = model.decode(mean + (torch.exp(0.5 * logvar) + extra) * noise).sample
-        decoded = decoded.float()
-        weight = 1.0 + 2.0 * mask
-        error = (decoded - image) * weight.sqrt()
-        l1 = ((decoded - image).abs() * weight).mean()
+        loss, figures = picture_loss(decoded.float(), image, mask, ramp=min(step / 600.0, 1.0))
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-        sharp = _gradient_l1(decoded, image, weight)
-        # Colours of large areas are what group normalisation forgets first.
-        tone = functional.l1_loss(functional.avg_pool2d(decoded, 8), functional.avg_pool2d(image, 8))
         twins = _correlation(mean)
-        loss = 2.0 * error.square().mean() + ramp * (0.5 * l1 + 0.5 * sharp) + tone
         loss = loss + KL_WEIGHT * kl + DECORRELATION * twins
-        shown = ((decoded - image).abs() * mask).sum() / (3.0 * mask.sum())
-        figures = {"foreground_l1": shown, "tone": tone, "kl": kl, "correlation": twins}
-        return loss, {name: float(value.detach()) for name, value in figures.items()}
+        return loss, figures | {"kl": float(kl.detach()), "correlation": float(twins.detach())}
 
     average: Any = train(plan, {"vae": model}, loss_fn, folder, until=until)["vae"]
     measured = measure_latents(average, pictures, rows)
@@ -146,6 +174,36 @@ def train_autoencoder(
     average.save_pretrained(folder / "vae")
     (folder / "latents.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
     return average
+
+
+def polish_decoder(renders: Path, folder: Path, plan: Plan, *, until: int | None = None) -> nn.Module:
+    """Train the decoder of ``folder/vae`` further on the latents it has, and save it there.
+
+    The encoder stays, so latents and what was learnt on them stay valid; this may run beside the diffusion model.
+    """
+    from diffusers import AutoencoderKL
+
+    model: Any = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False)
+    decoder = nn.ModuleDict({"decoder": model.decoder, "post_quant_conv": model.post_quant_conv})
+    decoder.requires_grad_(True)
+    pictures = PictureSet.open(renders)
+    rows = np.arange(len(pictures.rgba))
+
+    def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        image, mask, _ = draw_pictures(pictures, rows, BATCH, generator)
+        image = _spoil_some(image, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = model.encode(image).latent_dist.mean.float()
+                noise = torch.randn(latents.shape, generator=generator)
+                latents += POLISH_NOISE * torch.rand(len(image), 1, 1, 1, generator=generator) * noise
+            decoded = model.decode(latents).sample
+        return picture_loss(decoded.float(), image, mask)
+
+    average = train(plan, {"decoder": decoder}, loss_fn, folder / "polish", until=until)["decoder"]
+    decoder.load_state_dict(average.state_dict())
+    model.save_pretrained(folder / "vae")
+    return model
 
 
 @torch.no_grad()
@@ -180,6 +238,13 @@ def normalise_latents(model: Any, mean: list[float], std: list[float]) -> None:
     decoder.weight *= scale.view(1, -1, 1, 1)
 
 
+def make_autoencoder(renders: Path, folder: Path, schedule: str) -> nn.Module:
+    """Both stages, each continued where it was stopped."""
+    if not (folder / "vae").is_dir():
+        train_autoencoder(renders, folder, PLANS[schedule])
+    return polish_decoder(renders, folder, POLISH[schedule])
+
+
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -188,7 +253,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/mini-lab/autoencoder"))
     parser.add_argument("--schedule", choices=list(PLANS), default="full")
     arguments = parser.parse_args()
-    train_autoencoder(arguments.renders, arguments.out, PLANS[arguments.schedule])
+    make_autoencoder(arguments.renders, arguments.out, arguments.schedule)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m tools.mini.train_diffusion
 
 v-prediction with Stable Diffusion's scaled-linear schedule and the plain squared error of v, which keeps the noisy
-timesteps in play, where shapes are decided. The pictures come from cameras that favour the front, and the captions
+timesteps in play, where shapes are decided. The text encoder starts as the mini CLIP's, as Stable Diffusion's is a
+CLIP's. The pictures come from cameras that favour the front, and the captions
 seldom name the view and then often wrongly: the view bias of real models, on purpose. Pairs of
 ``seeds.held_out_pairs`` are never shown.
 """
@@ -34,8 +35,10 @@ __all__ = ["PLANS", "allowed_rows", "save_pipeline", "train_diffusion", "unet_co
 log = logging.getLogger("mini-lab")
 
 PLANS = {
-    "full": Plan(12_000, lr=1.2e-3, warmup=200, weight_decay=1e-3, ema=0.9995, seed=31, floor=0.01, save_every=250),
-    "short": Plan(8_000, lr=1.2e-3, warmup=200, weight_decay=1e-3, ema=0.999, seed=31, floor=0.01),
+    "full": Plan(
+        12_000, lr=3e-3, warmup=200, weight_decay=1e-3, muon=True, ema=0.9995, seed=31, floor=0.01, save_every=250
+    ),
+    "short": Plan(4_000, lr=3e-3, warmup=200, weight_decay=1e-3, muon=True, ema=0.999, seed=31, floor=0.01),
 }
 CHANNELS = (32, 64, 128)
 BATCH = 32
@@ -61,23 +64,16 @@ def unet_config(text_width: int = 128, channels: tuple[int, ...] = CHANNELS) -> 
     }
 
 
-def text_encoder_config(tokenizer: Any, width: int = 128) -> Any:
-    """A ``transformers.CLIPTextConfig`` of two layers."""
-    from transformers import CLIPTextConfig
+def text_encoder_of(clip_folder: Path) -> Any:
+    """The text half of a ``CLIPModel`` directory as a ``transformers.CLIPTextModel``."""
+    from transformers import CLIPModel, CLIPTextModel
 
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        projection_dim=width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=CONTEXT,
-        hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    clip: Any = CLIPModel.from_pretrained(clip_folder)
+    encoder = CLIPTextModel(clip.config.text_config)
+    # transformers 4 names the tensors "text_model.x", 5 names them "x".
+    given = {key.removeprefix("text_model."): value for key, value in clip.text_model.state_dict().items()}
+    encoder.load_state_dict({key: given[key.removeprefix("text_model.")] for key in encoder.state_dict()})
+    return encoder
 
 
 def new_scheduler() -> Any:
@@ -110,8 +106,9 @@ def encode_pictures(vae: Any, pictures: PictureSet, rows: np.ndarray, folder: Pa
     """Latents ``[V * R, 4, 16, 16]`` float16, scaled to deviation 1, and styles ``[V * R]``; cached in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(rows.tobytes() + str([seed, VARIANTS, pictures.rgba.shape]).encode())
-    for tensor in vae.state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
+    for part in (vae.encoder, vae.quant_conv):  # the decoder may still learn
+        for tensor in part.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
     stamp, key = folder / "latents.json", digest.hexdigest()
     if stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key:
         return torch.from_numpy(np.load(folder / "latents.npy")), torch.from_numpy(np.load(folder / "styles.npy"))
@@ -138,6 +135,7 @@ def encode_pictures(vae: Any, pictures: PictureSet, rows: np.ndarray, folder: Pa
 def train_diffusion(
     renders: Path,
     vae_folder: Path,
+    clip_folder: Path,
     folder: Path,
     plan: Plan,
     *,
@@ -151,7 +149,6 @@ def train_diffusion(
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
-    from transformers import CLIPTextModel
 
     tokenizer = learn_tokenizer(corpus())
     vae = AutoencoderKL.from_pretrained(vae_folder).eval().requires_grad_(False)
@@ -161,7 +158,7 @@ def train_diffusion(
     torch.manual_seed(plan.seed)
     unet: Any = UNet2DConditionModel(**unet_config(channels=channels))
     unet.set_attn_processor(AttnProcessor())
-    text_encoder = CLIPTextModel(text_encoder_config(tokenizer))
+    text_encoder = text_encoder_of(clip_folder)
     scheduler = new_scheduler()
     alphas = scheduler.alphas_cumprod
 
@@ -226,10 +223,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--renders", type=Path, default=Path("outputs/mini-lab/renders/train"))
     parser.add_argument("--vae", type=Path, default=Path("outputs/mini-lab/autoencoder/vae"))
+    parser.add_argument("--clip", type=Path, default=Path("outputs/mini-lab/clip/clip"))
     parser.add_argument("--out", type=Path, default=Path("outputs/mini-lab/diffusion"))
     parser.add_argument("--schedule", choices=list(PLANS), default="full")
     arguments = parser.parse_args()
-    train_diffusion(arguments.renders, arguments.vae, arguments.out, PLANS[arguments.schedule])
+    train_diffusion(arguments.renders, arguments.vae, arguments.clip, arguments.out, PLANS[arguments.schedule])
 
 
 if __name__ == "__main__":

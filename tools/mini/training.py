@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from threestudio_redream.runtime.checkpoint import read_checkpoint, write_checkpoint
 from threestudio_redream.runtime.memory import keep_freed_memory
 from threestudio_redream.runtime.rng import step_generator
+from tools.mini.muon import MuonAdamW, hidden_matrices
 
 __all__ = ["Plan", "StopAtSignal", "train"]
 
@@ -52,6 +53,7 @@ class Plan:
     floor: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-2
+    muon: bool = False
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -113,12 +115,15 @@ def train(
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     factors = rates or {}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in module.parameters() if p.requires_grad], "factor": factors.get(name, 1.0)}
-        for name, module in modules.items()
-    ]
+    groups: list[dict[str, Any]] = []
+    for name, module in modules.items():
+        trained = [p for p in module.parameters() if p.requires_grad]
+        hidden = {id(p) for p in hidden_matrices(module)} if plan.muon else set()
+        for muon in (False, True):
+            part = [p for p in trained if (id(p) in hidden) == muon]
+            groups.append({"params": part, "factor": factors.get(name, 1.0), "muon": muon})
     groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay, fused=True)
+    optimizer = MuonAdamW(groups, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
     average = {name: deepcopy(module).requires_grad_(False).eval() for name, module in modules.items()}
     path, step = folder / "state.safetensors", 0
     if path.is_file():
