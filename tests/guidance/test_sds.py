@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.guidance.sds import SDSGuidance, pixel_loss, timestep_weight
+from threestudio_redream.guidance.losses import pixel_loss, timestep_weight
+from threestudio_redream.guidance.sds import SDSGuidance
 from threestudio_redream.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
 
 CAMERAS = (torch.tensor([10.0, 70.0]), torch.tensor([0.0, 120.0]), torch.tensor([1.5, 1.5]))

@@ -8,39 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
+from threestudio_redream.guidance.losses import check_gradient, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseObject, register
 from threestudio_redream.runtime.guidance.base import GuidanceClock, sds_loss
 
-__all__ = ["GRADIENTS", "WEIGHTINGS", "SDSGuidance", "pixel_loss", "timestep_weight"]
-
-GRADIENTS = ("encoder", "decoder")
-WEIGHTINGS = ("sds", "uniform", "fantasia3d")
-
-
-def timestep_weight(alpha: Tensor, sigma: Tensor, weighting: str) -> Tensor:
-    """w(t): ``sds`` is sigma_t^2, ``uniform`` 1, ``fantasia3d`` alpha_t sigma_t^2 (Chen et al., 2023).
-
-    Raises:
-        ConfigError: for another name.
-    """
-    if weighting == "sds":
-        return sigma**2
-    if weighting == "uniform":
-        return torch.ones_like(sigma)
-    if weighting == "fantasia3d":
-        return alpha * sigma**2
-    raise ConfigError("Unknown weighting of timesteps", received=weighting, fix=f"Use one of {', '.join(WEIGHTINGS)}.")
-
-
-def pixel_loss(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """``0.5 sum(weight (images - target)^2) / B``, scaled as if a latent were 12 colour values.
-
-    Args:
-        images: ``[B, H, W, 3]`` with a graph. target: the same shape, a constant. weight: ``[B, 1, 1, 1]``.
-    """
-    return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * 12.0)
+__all__ = ["SDSGuidance"]
 
 
 @register("redream-sds-guidance")
@@ -74,10 +47,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
     cfg: Config
 
     def configure(self) -> None:
-        if self.cfg.gradient not in GRADIENTS:
-            raise ConfigError(
-                "Unknown way for the gradient", received=self.cfg.gradient, fix=f"Use one of {', '.join(GRADIENTS)}."
-            )
+        check_gradient(self.cfg.gradient)
         self.model = LatentDiffusion.load(
             self.cfg.pretrained_model_name_or_path, device=self.device, dtype=self.cfg.weights_dtype
         )

@@ -1,0 +1,58 @@
+"""From a score residual in latent space to a loss on renders, shared by all score distillation guidances."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
+
+__all__ = ["GRADIENTS", "WEIGHTINGS", "check_gradient", "decoded_target", "pixel_loss", "timestep_weight"]
+
+GRADIENTS = ("encoder", "decoder")
+WEIGHTINGS = ("sds", "uniform", "fantasia3d")
+
+
+def timestep_weight(alpha: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+    """w(t): ``sds`` is sigma_t^2, ``uniform`` 1, ``fantasia3d`` alpha_t sigma_t^2 (Chen et al., 2023).
+
+    Raises:
+        ConfigError: for another name.
+    """
+    if weighting == "sds":
+        return sigma**2
+    if weighting == "uniform":
+        return torch.ones_like(sigma)
+    if weighting == "fantasia3d":
+        return alpha * sigma**2
+    raise ConfigError("Unknown weighting of timesteps", received=weighting, fix=f"Use one of {', '.join(WEIGHTINGS)}.")
+
+
+def check_gradient(way: str) -> None:
+    """Raise ConfigError unless ``way`` is one of ``GRADIENTS``."""
+    if way not in GRADIENTS:
+        raise ConfigError("Unknown way for the gradient", received=way, fix=f"Use one of {', '.join(GRADIENTS)}.")
+
+
+def pixel_loss(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """``0.5 sum(weight (images - target)^2) / B``, scaled as if a latent were 12 colour values.
+
+    Args:
+        images: ``[B, H, W, 3]`` with a graph. target: the same shape, a constant. weight: ``[B, 1, 1, 1]``.
+    """
+    return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * 12.0)
+
+
+@torch.no_grad()
+def decoded_target(model: LatentDiffusion, images: Tensor, latents: Tensor, shift: Tensor) -> Tensor:
+    """Where a render should go if its latents should go to ``latents - shift``: ``images + (D(z - shift) - D(z))``.
+
+    The difference of two decodings keeps what the autoencoder loses out of the gradient, so a shift of 0 is a fixed
+    point.
+
+    Args:
+        images: ``[B, H, W, 3]`` in [0, 1]. latents, shift: ``[B, 4, h, w]``.
+    """
+    wanted, now = model.decode(torch.cat([latents - shift, latents])).chunk(2)
+    return images.detach() + (wanted - now)

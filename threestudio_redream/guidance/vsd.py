@@ -1,0 +1,254 @@
+"""``redream-vsd-guidance``: Variational Score Distillation (Wang et al., 2023, ProlificDreamer)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.guidance.adapters import SwitchedUNet
+from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
+from threestudio_redream.guidance.losses import check_gradient, decoded_target, pixel_loss, timestep_weight
+from threestudio_redream.runtime import BaseModule, register
+from threestudio_redream.runtime.guidance.base import GuidanceClock, clip_gradient, sds_loss
+
+__all__ = ["Question", "VSDGuidance"]
+
+PARTICLES = "particles"
+CAMERAS = ("extrinsics", "none")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the models are asked about a batch of latents.
+
+    Attributes:
+        steps: ``[B]`` int64 timesteps. noise: ``[B, 4, h, w]``.
+        views: ``[2B, N, F]`` text embeddings with view words, conditional ones first.
+        plain: ``[2B, N, F]`` the same without view words.
+        camera: ``[B, 16]`` flattened camera-to-world matrices, or None.
+    """
+
+    steps: Tensor
+    noise: Tensor
+    views: Tensor
+    plain: Tensor
+    camera: Tensor | None
+
+
+class CameraEmbedding(nn.Module):
+    """Two linear layers from a flattened camera ``[B, 16]`` to the time embedding ``[B, width]``.
+
+    The last one starts at 0, so that the model starts as the pretrained one.
+    """
+
+    def __init__(self, width: int, seed: int = 0) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, width), nn.Linear(width, width)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.randn(self.first.weight.shape, generator=generator) * 0.25)
+            for zero in (self.first.bias, self.last.weight, self.last.bias):
+                zero.zero_()
+
+    def forward(self, camera: Tensor) -> Tensor:
+        return self.last(functional.silu(self.first(camera)))
+
+
+@register("redream-vsd-guidance")
+class VSDGuidance(GuidanceClock, BaseModule):
+    """VSD on renders.
+
+    The gradient on latents is ``w(t) (eps_target - eps_particles)``: the pretrained model with classifier-free
+    guidance and view words, against a LoRA of it that follows the renders, told the camera and not the view words.
+    That LoRA is trained by ``loss_lora`` beside it, on all timesteps.
+
+    Keys:
+        pretrained_model_name_or_path: ``mini``, a folder, or a hub id. weights_dtype: float32, bfloat16, float16.
+        particle_model_name_or_path: another model for the LoRA; by default both share one UNet. It needs the same
+            latents and text embeddings.
+        guidance_scale: of the target; 7.5 is usual for Stable Diffusion, 2 to 4 for the mini model.
+        guidance_scale_lora: of the particles' model; 1 is published, less adds the entropy of views (ESD).
+        gradient: ``encoder`` or ``decoder``; see :mod:`threestudio_redream.guidance.losses`.
+        weighting: of timesteps, see :func:`~threestudio_redream.guidance.losses.timestep_weight`.
+        lora_rank, lora_alpha: of the particles' LoRA. lora_samples: noisy copies of a render in ``loss_lora``.
+        camera_condition: ``extrinsics`` (the camera-to-world matrix) or ``none``.
+        camera_dropout: share of pictures whose camera is hidden in ``loss_lora``.
+        min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
+    """
+
+    @dataclass
+    class Config(BaseModule.Config):
+        pretrained_model_name_or_path: str = "mini"
+        particle_model_name_or_path: str | None = None
+        weights_dtype: str = "float32"
+        guidance_scale: float = 7.5
+        guidance_scale_lora: float = 1.0
+        gradient: str = "encoder"
+        weighting: str = "sds"
+        lora_rank: int = 4
+        lora_alpha: float | None = None
+        lora_samples: int = 1
+        camera_condition: str = "extrinsics"
+        camera_dropout: float = 0.1
+        min_step_percent: Any = 0.02
+        max_step_percent: Any = 0.98
+        grad_clip: Any = None
+        sqrt_anneal: bool = False
+        trainer_max_steps: int = 25000
+        view_dependent_prompting: bool = True
+        seed: int = 0
+
+    cfg: Config
+
+    def configure(self) -> None:
+        cfg = self.cfg
+        check_gradient(cfg.gradient)
+        timestep_weight(torch.ones(1), torch.ones(1), cfg.weighting)
+        if cfg.camera_condition not in CAMERAS:
+            raise ConfigError(
+                "Unknown camera condition", received=cfg.camera_condition, fix=f"Use one of {', '.join(CAMERAS)}."
+            )
+        if not 0.0 <= cfg.camera_dropout <= 1.0 or cfg.lora_samples < 1:
+            raise ConfigError(
+                "camera_dropout must be in [0, 1] and lora_samples 1 or more",
+                received=(cfg.camera_dropout, cfg.lora_samples),
+                fix="0.1 and 1 are usual.",
+            )
+        self.model = LatentDiffusion.load(
+            cfg.pretrained_model_name_or_path, device=self.device, dtype=cfg.weights_dtype
+        )
+        self.switched = SwitchedUNet(self.model.unet)
+        self.particle_model, self.particle_switched = self.model, self.switched
+        if cfg.particle_model_name_or_path is not None:
+            name = cfg.particle_model_name_or_path
+            self.particle_model = LatentDiffusion.load(name, device=self.device, dtype=cfg.weights_dtype)
+            self.particle_switched = SwitchedUNet(self.particle_model.unet)
+        weights = self.particle_switched.add(PARTICLES, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
+        # Only these are parameters of this module: checkpoints hold a few megabytes, not Stable Diffusion.
+        self.lora = nn.ParameterDict({name.replace(".", "|"): weight for name, weight in weights.items()})
+        self.camera_embedding: nn.Module | None = None
+        if cfg.camera_condition == "extrinsics":
+            self.camera_embedding = CameraEmbedding(self.particle_switched.time_width, seed=cfg.seed).to(self.device)
+        self.set_num_train_timesteps(len(self.model.alphas_cumprod))
+
+    def forward(
+        self,
+        rgb: Tensor,
+        prompt_utils: Any,
+        elevation: Tensor,
+        azimuth: Tensor,
+        camera_distances: Tensor,
+        c2w: Tensor | None = None,
+        rgb_as_latents: bool = False,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Losses on a batch of renders.
+
+        Args:
+            rgb: ``[B, H, W, 3]`` in [0, 1], any size; with ``rgb_as_latents`` latents ``[B, h, w, 4]``.
+            elevation, azimuth: ``[B]`` degrees. camera_distances: ``[B]`` world units.
+            c2w: ``[B, 4, 4]`` camera to world; needed with ``camera_condition: extrinsics``.
+            generator: source of timesteps and noise, on the CPU; without one torch's global one.
+
+        Returns:
+            ``loss_vsd`` (its gradient is the distillation gradient, mean over the batch), ``loss_lora``, ``grad_norm``,
+            ``min_step``, ``max_step``.
+
+        Raises:
+            ConfigError: the camera is needed and missing.
+        """
+        images = None
+        if rgb_as_latents:
+            latents = rgb.permute(0, 3, 1, 2)
+        else:
+            images = self.model.resized(rgb)
+            with torch.set_grad_enabled(self.cfg.gradient == "encoder"):
+                latents = self.model.encode(images)
+        count = latents.shape[0]
+        steps = self.sample_timesteps(count, "cpu", generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        where = (elevation, azimuth, camera_distances)
+        question = Question(
+            steps,
+            noise,
+            prompt_utils.get_text_embeddings(*where, self.cfg.view_dependent_prompting),
+            prompt_utils.get_text_embeddings(*where, False),
+            self._camera(c2w, count),
+        )
+        alpha, sigma = self.model.alpha_sigma(steps)
+        weight = timestep_weight(alpha, sigma, self.cfg.weighting)
+        with torch.no_grad():
+            grad = clip_gradient(weight * self.residual(latents.detach(), question, kwargs), self.grad_clip_val)
+        if images is not None and self.cfg.gradient == "decoder":
+            shift = grad * sigma / (weight * alpha).clamp(min=1e-4)
+            loss = pixel_loss(images, decoded_target(self.model, images, latents, shift), weight * alpha / sigma)
+        else:
+            loss = sds_loss(latents, grad)
+        return {
+            "loss_vsd": loss,
+            "loss_lora": self.lora_loss(latents.detach(), question, generator),
+            "grad_norm": grad.norm(),
+            "min_step": self.min_step,
+            "max_step": self.max_step,
+        }
+
+    # ------------------------------------------------------------------ the two scores
+    def residual(self, latents: Tensor, question: Question, extra: dict[str, Any]) -> Tensor:
+        """``eps_target - eps_particles`` of noised latents ``[B, 4, h, w]``. ``extra``: the rest of the batch."""
+        return self.target_noise(latents, question) - self.particle_noise(latents, question)
+
+    def target_noise(self, latents: Tensor, question: Question) -> Tensor:
+        """The pretrained model's guided noise estimate."""
+        noisy = self.model.add_noise(latents, question.noise, question.steps)
+        return self.model.guided(noisy, question.steps, question.views, self.cfg.guidance_scale).noise
+
+    @torch.no_grad()
+    def particle_noise(self, latents: Tensor, question: Question) -> Tensor:
+        """The noise estimate of the model that follows the renders."""
+        model, steps, scale = self.particle_model, question.steps, self.cfg.guidance_scale_lora
+        noisy = model.add_noise(latents, question.noise, steps)
+        conditional, unconditional = question.plain.chunk(2)
+        output = self._particle_output(noisy, steps, conditional, question.camera)
+        if scale != 1.0:
+            hidden = None if question.camera is None else torch.zeros_like(question.camera)
+            without = self._particle_output(noisy, steps, unconditional, hidden)
+            output = without + scale * (output - without)
+        return model.read(output, noisy, steps).noise
+
+    def lora_loss(self, latents: Tensor, question: Question, generator: torch.Generator | None = None) -> Tensor:
+        """Denoising error of the particles' LoRA on constant latents ``[B, 4, h, w]``, in its own prediction type."""
+        model, copies = self.particle_model, self.cfg.lora_samples
+        clean = latents.repeat(copies, 1, 1, 1)
+        count = len(clean)
+        steps = torch.randint(0, len(model.alphas_cumprod), (count,), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noisy = model.add_noise(clean, noise, steps)
+        alpha, sigma = model.alpha_sigma(steps)
+        wanted = noise if model.prediction_type == "epsilon" else alpha * noise - sigma * clean
+        context, camera = question.plain.chunk(2)[0].repeat(copies, 1, 1), None
+        if question.camera is not None:
+            shown = torch.rand(count, 1, generator=generator).to(clean) >= self.cfg.camera_dropout
+            camera = question.camera.repeat(copies, 1) * shown
+        return functional.mse_loss(self._particle_output(noisy, steps, context, camera), wanted)
+
+    def _particle_output(self, noisy: Tensor, steps: Tensor, context: Tensor, camera: Tensor | None) -> Tensor:
+        time = None if camera is None or self.camera_embedding is None else self.camera_embedding(camera)
+        with self.particle_switched.using(PARTICLES, time=time):
+            return self.particle_model.predict(noisy, steps, context)
+
+    def _camera(self, c2w: Tensor | None, count: int) -> Tensor | None:
+        if self.camera_embedding is None:
+            return None
+        if c2w is None or tuple(c2w.shape) != (count, 4, 4):
+            raise ConfigError(
+                "The guidance needs the cameras as c2w [B, 4, 4]",
+                received=None if c2w is None else tuple(c2w.shape),
+                fix="Pass the whole batch to the guidance, or set camera_condition: none.",
+            )
+        return c2w.flatten(1).float()
