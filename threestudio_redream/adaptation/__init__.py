@@ -1,0 +1,1 @@
+"""Adapting a 2D diffusion model to the retrieved assets: view tokens and a LoRA trained on their renders."""
