@@ -104,6 +104,16 @@ def test_only_a_trainable_adapter_gets_gradients_also_after_the_block(unet):
     assert asked == set(trained)
 
 
+def test_what_is_trained_can_be_changed(unet):
+    first, second = unet.add("views"), unet.add("particles")
+    unet.train_only("views")
+    with unet.using("views", "particles"):
+        loss = ask(unet).square().mean()
+    loss.backward()
+    assert any(value.grad is not None for value in first.values())
+    assert not any(value.requires_grad for value in second.values())
+
+
 @torch.no_grad()
 def test_a_condition_is_added_to_the_time_embedding(unet):
     before = ask(unet)

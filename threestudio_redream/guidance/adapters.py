@@ -110,6 +110,14 @@ class SwitchedUNet:
         parts = (f"lora_A.{name}.weight", f"lora_B.{name}.weight")
         return {key: value for key, value in self.unet.named_parameters() if key.endswith(parts)}
 
+    def train_only(self, *names: str) -> tuple[str, ...]:
+        """From now on these adapters are trainable and the others are not; returns those that were."""
+        before = tuple(name for name, trainable in self._trainable.items() if trainable)
+        for name in self._trainable:
+            self._trainable[name] = name in names
+        self._activate(())
+        return before
+
     def load(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Put values into an adapter.
 

@@ -120,6 +120,13 @@ class LatentDiffusion:
             return Guess(alpha * output + sigma * noisy, alpha * noisy - sigma * output)
         return Guess(output, (noisy - sigma * output) / alpha)
 
+    def training_target(self, clean: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
+        """What the UNet should say about ``add_noise(clean, noise, steps)``: eps, or ``v = alpha eps - sigma z``."""
+        if self.prediction_type == "epsilon":
+            return noise
+        alpha, sigma = self.alpha_sigma(steps)
+        return alpha * noise - sigma * clean
+
     def predict(self, noisy: Tensor, steps: Tensor, context: Tensor, unet: Callable[..., Any] | None = None) -> Tensor:
         """Raw UNet output ``[B, 4, h, w]`` float32 for text embeddings ``[B, N, F]``; another ``unet`` may be given."""
         model = self.unet if unet is None else unet

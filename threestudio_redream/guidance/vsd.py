@@ -229,8 +229,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         steps = torch.randint(0, len(model.alphas_cumprod), (count,), generator=generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = model.add_noise(clean, noise, steps)
-        alpha, sigma = model.alpha_sigma(steps)
-        wanted = noise if model.prediction_type == "epsilon" else alpha * noise - sigma * clean
+        wanted = model.training_target(clean, noise, steps)
         context, camera = question.plain.chunk(2)[0].repeat(copies, 1, 1), None
         if question.camera is not None:
             shown = torch.rand(count, 1, generator=generator).to(clean) >= self.cfg.camera_dropout
