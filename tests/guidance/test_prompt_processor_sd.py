@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from threestudio_redream.adaptation.view_tokens import VIEWS, save_view_tokens
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.prompt_processors.stable_diffusion import StableDiffusionPromptProcessor
 
@@ -53,3 +54,26 @@ def test_foreign_tokenizer_is_refused(tiny_model, tmp_path):
     with pytest.raises(ConfigError, match="more tokens") as error:
         StableDiffusionPromptProcessor({"pretrained_model_name_or_path": str(folder), "prompt": "a cat"})
     assert "saved with the model" in error.value.fix
+
+
+def test_view_tokens_replace_the_view_words(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat", "prompt_overhead": "from above"}
+    words = StableDiffusionPromptProcessor(keys)
+    encoder = words.open_encoder()
+    save_view_tokens(encoder.vectors, tmp_path / "tokens")
+    untrained = StableDiffusionPromptProcessor({**keys, "view_tokens": str(tmp_path / "tokens")})
+    assert untrained.prompts_vd == [
+        "a red cat, <side> view", "a red cat, <front> view", "a red cat, <back> view", "from above",
+    ]  # fmt: skip
+    torch.testing.assert_close(untrained().text_embeddings_vd, words().text_embeddings_vd)
+    with torch.no_grad():
+        encoder.vectors.mul_(-1.0)
+    trained = {view: vector.detach() for view, vector in zip(VIEWS, encoder.vectors)}
+    untrained.use_view_tokens(trained)
+    with torch.no_grad():
+        expected = encoder(untrained.prompts_vd)
+    torch.testing.assert_close(untrained().text_embeddings_vd, expected)
+    assert torch.equal(untrained().text_embeddings, words().text_embeddings)  # no view words, no tokens
+    untrained.use_view_tokens(None)
+    assert torch.equal(untrained().text_embeddings_vd, words().text_embeddings_vd)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from threestudio_redream.errors import ConfigError
+from threestudio_redream.adaptation.view_tokens import TokenizedEncoder, load_view_tokens, view_phrase
 from threestudio_redream.guidance.models import load_component, resolve_model
 from threestudio_redream.runtime import PromptProcessor, register
-from threestudio_redream.runtime.prompt_processors.cache import fingerprint_path
+from threestudio_redream.runtime.prompt_processors.cache import fingerprint_path, fingerprint_tensors
 
 __all__ = ["StableDiffusionPromptProcessor"]
 
@@ -19,41 +21,55 @@ __all__ = ["StableDiffusionPromptProcessor"]
 class StableDiffusionPromptProcessor(PromptProcessor):
     """Encodes prompts with the model's own CLIP text encoder, which is freed afterwards.
 
+    With view tokens, the prompts by direction are ``X, <front> view`` and so on, unless they are given one by one.
+
     Keys: those of :class:`~threestudio_redream.runtime.PromptProcessor`; ``pretrained_model_name_or_path`` may be
-    ``mini``.
+    ``mini``. ``view_tokens``: folder of learned view tokens, see :mod:`threestudio_redream.adaptation.view_tokens`.
     """
 
     @dataclass
     class Config(PromptProcessor.Config):
         pretrained_model_name_or_path: str = "mini"
+        view_tokens: str | None = None
 
     cfg: Config
 
-    def model_fingerprint(self) -> str:
-        return f"text-encoder:{fingerprint_path(resolve_model(self.cfg.pretrained_model_name_or_path))}"
+    def configure(self) -> None:
+        self._tokens = None if self.cfg.view_tokens is None else load_view_tokens(Path(self.cfg.view_tokens))
+        super().configure()
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """``[len(prompts), N, F]`` float32 last hidden states, padded to the tokenizer's full length.
+    def use_view_tokens(self, tokens: Mapping[str, Tensor] | None) -> None:
+        """Take other view tokens (view to ``[F]``), or none, and embed the prompts anew."""
+        self._tokens = None if tokens is None else dict(tokens)
+        self.prompts_vd = self._view_prompts()
+        self.load_text_embeddings()
+
+    def model_fingerprint(self) -> str:
+        model = f"text-encoder:{fingerprint_path(resolve_model(self.cfg.pretrained_model_name_or_path))}"
+        return model if self._tokens is None else f"{model}:{fingerprint_tensors(self._tokens)}"
+
+    def open_encoder(self) -> TokenizedEncoder:
+        """The model's text encoder with the view tokens, on ``self.device``.
 
         Raises:
-            ConfigError: tokenizer and text encoder do not belong together.
+            ConfigError: tokenizer and text encoder do not belong together, or the view tokens are another model's.
         """
         model = resolve_model(self.cfg.pretrained_model_name_or_path)
         tokenizer = load_component(model, "tokenizer", "transformers", "CLIPTokenizer")
         encoder = load_component(model, "text_encoder", "transformers", "CLIPTextModel", torch_dtype=torch.float32)
-        if len(tokenizer) > encoder.config.vocab_size:
-            raise ConfigError(
-                "The tokenizer has more tokens than the text encoder",
-                received=(len(tokenizer), encoder.config.vocab_size),
-                fix="Use the tokenizer that was saved with the model.",
-            )
-        tokens = tokenizer(
-            prompts,
-            padding="max_length",
-            truncation=True,
-            max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
-            return_tensors="pt",
-        )
-        encoder = encoder.to(self.device).eval()
-        return encoder(tokens["input_ids"].to(self.device))[0].float().cpu()
+        opened = TokenizedEncoder(tokenizer, encoder)
+        if self._tokens is not None:
+            opened.set_vectors(self._tokens)
+        return opened.to(self.device)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        """``[len(prompts), N, F]`` float32 last hidden states, padded to the tokenizer's full length."""
+        return self.open_encoder()(prompts).cpu()
+
+    def _view_prompts(self) -> list[str]:
+        usual = super()._view_prompts()
+        if self._tokens is None:
+            return usual
+        given = {name: getattr(self.cfg, f"prompt_{name}") for name in self.direction2idx}
+        return [given[view] or view_phrase(self.prompt, view) for view in self.direction2idx]
