@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from threestudio_redream.cli import app, main
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.retrieval import cli_search
 from threestudio_redream.retrieval.curation.licences import LicencePolicy
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
+from threestudio_redream.retrieval.fetching import index_source
 from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
 from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.retrieval.views import ViewSpec
@@ -284,7 +284,6 @@ def path_bytes(values: np.ndarray) -> bytes:
 @pytest.fixture
 def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An index as Objaverse gives one, with a stand-in for the downloads."""
-    from threestudio_redream.retrieval import sources
     from threestudio_redream.retrieval.fetching.plan import PlannedFile
     from threestudio_redream.retrieval.index.manifest import IndexSpec
     from threestudio_redream.retrieval.index.writer import IndexWriter
@@ -303,7 +302,7 @@ def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: p
         def open(self, record: AssetRecord) -> Path:
             return library / f"{record.asset_id}.glb"
 
-    monkeypatch.setattr(sources, "ObjaverseSource", Elsewhere)
+    monkeypatch.setattr(index_source, "ObjaverseSource", Elsewhere)
     encoder, out = open_encoder(f"hf:{tiny_clip}"), tmp_path / "objaverse"
     names = [path.stem for path in sorted(library.glob("mug*.glb"))] + ["broken"]
     records = [AssetRecord(name, name, f"a {name}", licence="CC-BY-4.0") for name in names]
@@ -314,16 +313,15 @@ def captions_only(library: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_the_licences_of_the_build_hold_for_fetching(captions_only: Path) -> None:
-    from threestudio_redream.retrieval import sources
     from threestudio_redream.retrieval.index.manifest import read_manifest
 
     spec = read_manifest(captions_only).spec
     for said, policy in ((None, None), ({"non_commercial": True}, LicencePolicy(non_commercial=True))):
-        cli_search._objaverse(replace(spec, settings={"licences": said}), None)
-        assert sources.ObjaverseSource.policies[-1] == policy
+        index_source.source_of_index(replace(spec, settings={"licences": said}), None)
+        assert index_source.ObjaverseSource.policies[-1] == policy
     for said in ({"non_commercial": 1}, {"other": True}, [True]):
         with pytest.raises(RetrievalError, match="which licences"):
-            cli_search._objaverse(replace(spec, settings={"licences": said}), None)
+            index_source.source_of_index(replace(spec, settings={"licences": said}), None)
 
 
 def test_assets_that_are_elsewhere(captions_only: Path, tmp_path: Path) -> None:

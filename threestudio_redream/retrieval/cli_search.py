@@ -7,9 +7,8 @@ no failure: its outcome says so.
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,6 +37,7 @@ def search(
     "nothing_similar" is an outcome, not an error: the best score is below the threshold of the index.
     """
     from threestudio_redream.retrieval.encoders import open_encoder
+    from threestudio_redream.retrieval.fetching.index_source import views_on_demand
     from threestudio_redream.retrieval.index.manifest import read_manifest
     from threestudio_redream.retrieval.index.reader import Index
 
@@ -48,7 +48,7 @@ def search(
     found = Index.open(index, opened)
     view_source = None
     if spec.settings.get("source") == "objaverse" and not offline:
-        view_source = _on_demand(opened, spec, cache)
+        view_source = views_on_demand(spec, opened, cache)
     result = found.search(
         query, count, pool=pool, rank=rank, view_source=view_source, approximate=approximate  # type: ignore[arg-type]
     )  # fmt: skip
@@ -87,6 +87,7 @@ def fetch(
     """Download assets ahead of a search, or say what that would download."""
     from threestudio_redream.retrieval.encoders import open_encoder
     from threestudio_redream.retrieval.errors import RetrievalError
+    from threestudio_redream.retrieval.fetching.index_source import source_of_index
     from threestudio_redream.retrieval.fetching.plan import fetch as fetch_all
     from threestudio_redream.retrieval.fetching.plan import plan_fetch
     from threestudio_redream.retrieval.index.manifest import read_manifest
@@ -107,7 +108,7 @@ def fetch(
     else:
         found = Index.open(index)
         records = [found.record(name) for name in asset_id or []]
-    source = _objaverse(spec, cache)
+    source = source_of_index(spec, cache)
     if plan:
         planned = plan_fetch(source, records)
         typer.echo(json.dumps(planned.to_json(), indent=1) if as_json else planned.to_text())
@@ -123,29 +124,3 @@ def fetch(
         typer.echo(f"{len(done.paths)} files are here, {len(done.failures)} could not be fetched")
     if not done.paths:
         raise typer.Exit(1)
-
-
-def _objaverse(spec: Any, cache: Path | None) -> Any:
-    """The source of an index's assets, with the licences that the index was built for."""
-    from threestudio_redream.retrieval.curation.licences import LicencePolicy
-    from threestudio_redream.retrieval.errors import RetrievalError
-    from threestudio_redream.retrieval.sources import ObjaverseSource
-
-    said = spec.settings.get("licences")
-    known = {field.name for field in fields(LicencePolicy)}
-    if said is not None and not (
-        isinstance(said, dict) and said.keys() <= known and all(type(value) is bool for value in said.values())
-    ):
-        raise RetrievalError(
-            "the index does not say which licences it was built for", received=said, fix="Build it again"
-        )
-    return ObjaverseSource(cache=cache, policy=None if said is None else LicencePolicy(**said))
-
-
-def _on_demand(encoder: Any, spec: Any, cache: Path | None) -> Any:
-    from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
-    from threestudio_redream.retrieval.views import DEFAULT_VIEWS, ViewSpec
-
-    source = _objaverse(spec, cache)
-    views = ViewSpec.from_json(spec.cameras) if spec.cameras else DEFAULT_VIEWS
-    return OnDemandViews(source, encoder, views=views, cache=source.cache / "views")

@@ -1,0 +1,199 @@
+"""From a prompt to aligned 3D assets: search, open, turn the front to +x, and say how far to trust each.
+
+>>> found = retrieve("a blue robot", RetrievalConfig())
+>>> [(reference.record.name, reference.reliability) for reference in found.references]
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from threestudio_redream.assets import Asset, load_asset, normalise
+from threestudio_redream.retrieval.encoders import open_encoder
+from threestudio_redream.retrieval.errors import RetrievalError
+from threestudio_redream.retrieval.index.manifest import read_manifest
+from threestudio_redream.retrieval.index.reader import Index
+from threestudio_redream.retrieval.sources.paths import below
+from threestudio_redream.retrieval.types import AssetRecord, Hit, Outcome
+
+__all__ = ["Reference", "RetrievalConfig", "Retrieved", "reliability", "retrieve"]
+
+log = logging.getLogger("pytorch_lightning")
+
+
+@dataclass
+class RetrievalConfig:
+    """What is looked for, and where.
+
+    Attributes:
+        index: folder of an index; a relative one may also lie beside the package. encoder: if the index names one that
+            is elsewhere here.
+        count: assets (N of the paper). pool: assets that the captions choose (N'). rank: ``mean`` or ``max`` over
+            views.
+        asset_ids: use these assets of the index instead of searching; their scores are measured all the same.
+        source_root: folder of the files, for an index of a folder that holds no copies.
+        trust_width: how far above the index's threshold a score must be for full reliability; see :func:`reliability`.
+        cache: folder of downloads for Objaverse indexes; empty is the usual one.
+    """
+
+    index: str = "retrieval_index/mini"
+    encoder: str = ""
+    count: int = 3
+    pool: int = 100
+    rank: str = "mean"
+    asset_ids: tuple[str, ...] = ()
+    source_root: str = ""
+    trust_width: float = 0.02
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A retrieved asset, ready to use.
+
+    Attributes:
+        record: its row of the index. score_text, score_image: cosines with the prompt; the latter NaN without views.
+        asset: the mesh in the canonical frame, radius 0.5, its front at +x if it is known.
+        front_known: whether it was turned; a ball has no front.
+        reliability: 0 to 1.
+    """
+
+    record: AssetRecord
+    score_text: float
+    score_image: float
+    asset: Asset
+    front_known: bool
+    reliability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of a run's ``retrieved.json``."""
+        row = Hit(self.record, self.score_text, self.score_image).to_json()
+        return {**row, "front_known": self.front_known, "reliability": round(self.reliability, 4)}
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """Answer to a prompt.
+
+    Attributes:
+        content: fingerprint of the index. outcome: ``nothing_similar`` if the best score is below ``threshold``.
+        references: best first.
+    """
+
+    prompt: str
+    index: str
+    content: str
+    outcome: Outcome
+    threshold: float
+    references: tuple[Reference, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dumps``."""
+        rows = [reference.to_json() for reference in self.references]
+        values = {"prompt": self.prompt, "index": self.index, "content": self.content, "outcome": self.outcome}
+        return {**values, "threshold": self.threshold, "references": rows}
+
+
+def reliability(score: float, threshold: float, width: float) -> float:
+    """Trust in an asset by its score: 0 up to the threshold, 1 from ``width`` above it on, linear between."""
+    if not np.isfinite(score):
+        return 0.0
+    if width <= 0.0:
+        return float(score >= threshold)
+    return float(np.clip((score - threshold) / width, 0.0, 1.0))
+
+
+def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
+    """Find, open and align assets for a prompt.
+
+    An asset whose file cannot be used is passed over with a warning, and the next best takes its place.
+
+    Raises:
+        RetrievalError: no index there, an asset that it does not hold, or no asset whose file can be used.
+    """
+    folder = _index_folder(cfg.index)
+    spec = read_manifest(folder).spec
+    encoder = open_encoder(cfg.encoder or spec.encoder.name, texts_only=spec.settings.get("source") != "objaverse")
+    index = Index.open(folder, encoder)
+    files = _Files(index, cfg, encoder)
+    wanted = set(cfg.asset_ids)
+    for name in cfg.asset_ids:
+        index.record(name)  # names one that is not there
+    count = len(wanted) if wanted else cfg.count
+    result = index.search(
+        prompt,
+        count if wanted else 2 * count,
+        pool=max(cfg.pool, 2 * count),
+        rank=cfg.rank,  # type: ignore[arg-type]
+        accept=(lambda record: record.asset_id in wanted) if wanted else None,
+        view_source=files.views,
+    )
+    references: list[Reference] = []
+    for hit in result.results:
+        if len(references) == count:
+            break
+        try:
+            asset = _aligned(load_asset(files.path(hit.record)), hit.record)
+        except (ValueError, OSError) as cause:  # asset and retrieval errors are ValueErrors
+            log.warning("Passing over asset %s: %s", hit.record.asset_id, cause)
+            continue
+        score = hit.score_text if np.isnan(hit.score_image) else hit.score_image
+        trust = reliability(score, result.threshold, cfg.trust_width)
+        known = hit.record.front_deg is not None
+        references.append(Reference(hit.record, hit.score_text, hit.score_image, asset, known, trust))
+    if not references:
+        raise RetrievalError(
+            "no asset of the index can be used", received=str(folder), fix="See the warnings above for the reasons"
+        )
+    return Retrieved(prompt, str(folder), index.manifest.content, result.outcome, result.threshold, tuple(references))
+
+
+def _index_folder(name: str) -> Path:
+    path = Path(name).expanduser()
+    beside = Path(__file__).resolve().parents[2] / path
+    return beside if not path.exists() and not path.is_absolute() and beside.exists() else path
+
+
+def _aligned(asset: Asset, record: AssetRecord) -> Asset:
+    options = {key: getattr(record, key) for key in ("up", "front") if getattr(record, key)}
+    return normalise(asset, yaw_deg=-(record.front_deg or 0.0), **options)
+
+
+class _Files:
+    """Where the files of an index's assets are."""
+
+    def __init__(self, index: Index, cfg: RetrievalConfig, encoder: Any) -> None:
+        self.index, self.root = index, cfg.source_root
+        spec = index.manifest.spec
+        self.views: Any = None
+        self._source: Any = None
+        if spec.settings.get("source") == "objaverse":
+            from threestudio_redream.retrieval.fetching.index_source import source_of_index, views_on_demand
+
+            cache = Path(cfg.cache) if cfg.cache else None
+            self._source = source_of_index(spec, cache)
+            self.views = views_on_demand(spec, encoder, cache)
+
+    def path(self, record: AssetRecord) -> Path:
+        """The file of an asset.
+
+        Raises:
+            RetrievalError: it is not in the index and nothing says where it is.
+        """
+        copy = self.index.asset_path(record)
+        if copy is not None:
+            return copy
+        if self._source is not None:
+            return Path(self._source.open(record))
+        if self.root and record.path:
+            return below(Path(self.root), record.path)
+        raise RetrievalError(
+            "the index holds no copy of an asset's file",
+            received=record.asset_id,
+            fix="Set retrieval.source_root to the folder it was built from, or build it with --copy-assets",
+        )
