@@ -27,6 +27,7 @@ REDREAM_MODULES: dict[str, str] = {
     "redream-fit-asset-system": "threestudio_redream.systems.fit_asset",
     "redream-score-distillation-system": "threestudio_redream.systems.score_distillation",
     "redream-sds-guidance": "threestudio_redream.guidance.sds",
+    "redream-system": "threestudio_redream.systems.redream",
     "redream-guidance": "threestudio_redream.guidance.redream",
     "redream-vsd-guidance": "threestudio_redream.guidance.vsd",
     "redream-stable-diffusion-prompt-processor": "threestudio_redream.prompt_processors.stable_diffusion",

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from threestudio_redream.mini import DIFFUSION
 from threestudio_redream.runtime.checkpoint import newest_checkpoint
 from threestudio_redream.runtime.device import set_device
 from threestudio_redream.runtime.launch import main
@@ -26,14 +25,13 @@ def test_there_are_configurations():
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "custom_configs")))
-def test_configuration_runs(config, tmp_path, monkeypatch, tiny_model):
+def test_configuration_runs(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = []
-    if "pretrained_model_name_or_path: mini" in config.read_text("utf-8") and not (DIFFUSION / "unet").is_dir():
-        keys = ("guidance", "prompt_processor")
-        names = [f"system.{key}.pretrained_model_name_or_path={tiny_model}" for key in keys]
+    short = []
+    if "system_type: redream-system" in config.read_text("utf-8"):
+        short = ["system.adaptation.steps=2", "system.adaptation.probe_every=0", "system.references.views_per_asset=8"]
     try:
-        assert main(["--config", str(config), "--gpu", "cpu", *QUICK, *names, f"exp_root_dir={tmp_path}"]) == 0
+        assert main(["--config", str(config), "--gpu", "cpu", *QUICK, *short, f"exp_root_dir={tmp_path}"]) == 0
     finally:
         set_device(None)
     trial = next(path.parent for path in tmp_path.rglob("ckpts"))

@@ -21,7 +21,7 @@ from threestudio_redream.adaptation.view_tokens import VIEWS, load_view_tokens, 
 from threestudio_redream.errors import CheckpointError
 from threestudio_redream.runtime.files import atomic_path, atomic_write_text
 
-__all__ = ["LORA_FILE", "TOKEN_FOLDER", "load_adaptation", "save_adaptation"]
+__all__ = ["LORA_FILE", "REPORT", "TOKEN_FOLDER", "load_adaptation", "save_adaptation"]
 
 LORA_FILE, TOKEN_FOLDER, REPORT = "pytorch_lora_weights.safetensors", "view_tokens", "adaptation.json"
 MAX_LORA_BYTES, MAX_REPORT_BYTES, MAX_TENSORS = 2**30, 2**24, 20_000

@@ -68,8 +68,9 @@ class ScoreDistillationSystem(BaseLift3DSystem):
 
     def configure(self) -> None:
         super().configure()
-        self.guidance = find(self.cfg.guidance_type)(self.cfg.guidance)
-        self.prompt_processor = find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+        with torch.random.fork_rng():  # whatever a guidance draws while it is built, all methods see the same rays
+            self.guidance = find(self.cfg.guidance_type)(self.cfg.guidance)
+            self.prompt_processor = find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
         self.prompt_utils = self.prompt_processor()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             grey = torch.rand(len(batch["elevation"]), 1, generator=self._generator(BACKGROUND_STREAM))
             batch["bg_color"] = (low + (high - low) * grey).expand(-1, 3).to(batch["rays_o"])
         out = self(batch)
+        self.before_guidance(out, batch)
         said = self.guidance(
             out["comp_rgb"],
             self.prompt_utils,
@@ -96,6 +98,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         for name in said.keys() - {f"loss_{term}" for term in terms} - {"eval"}:
             self.log(f"train/{name}", float(said[name]))
         terms |= {name: value for name, value in regularisers(out).items() if f"lambda_{name}" in self.cfg.loss}
+        terms |= self.extra_terms(out, batch)
         total = torch.zeros((), device=self.device)
         for name, value in terms.items():
             if f"lambda_{name}" not in self.cfg.loss:
@@ -111,6 +114,13 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             )
         self.log("train/opacity", out["opacity"].detach().mean(), prog_bar=True)
         return {"loss": total}
+
+    def before_guidance(self, out: dict[str, Tensor], batch: dict[str, Any]) -> None:
+        """Add to the batch what the guidance should know. Override."""
+
+    def extra_terms(self, out: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Further loss terms by the name after ``lambda_``. Override."""
+        return {}
 
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -1,0 +1,1 @@
+"""The retrieved assets as a 3D prior of the field."""
