@@ -74,3 +74,10 @@ def test_cards_are_written_beside_the_models(tmp_path, monkeypatch):
     (tmp_path / "mini_judge.json").write_text(json.dumps({"results": {"pictures": 10, "kind": 0.5}}))
     publish.write_cards()
     assert "kind 50.0 %" in (tmp_path / "judge" / "README.md").read_text()
+
+
+def test_a_published_model_does_not_say_where_it_was_trained(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"_name_or_path": "/somewhere", "width": 4}', encoding="utf-8")
+    publish.copy_model(tmp_path / "model", tmp_path / "published")
+    assert json.loads((tmp_path / "published" / "config.json").read_text("utf-8")) == {"width": 4}

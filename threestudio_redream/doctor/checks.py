@@ -152,6 +152,7 @@ CHECKS: dict[str, Callable[[], str | dict[str, Any]]] = {
     "moderngl": _moderngl,
     "numba": _numba,
     "omegaconf": _omegaconf,
+    "peft": _has("peft", "LoraConfig"),
     "pillow": _pillow,
     "safetensors": _safetensors,
     "tensorboard": _has("torch.utils.tensorboard", "SummaryWriter"),

@@ -62,9 +62,6 @@ def _keep_torch() -> str:
         return ""
 
 
-_LATER = "nothing to do: this version does not use it yet"
-
-
 def _base(requirement: str, module: str, purpose: str, batch: str = "light", **more: str) -> Probe:
     return Probe(requirement, module, purpose, required=True, batch=batch, **more)
 
@@ -80,6 +77,7 @@ PROBES: tuple[Probe, ...] = (
     _base("accelerate>=1.0", "accelerate", "loading of large models", "hub"),
     _base("diffusers>=0.33", "diffusers", "2D diffusion priors", "hub", check="diffusers"),
     _base("transformers>=4.50", "transformers", "text encoders, CLIP", "hub", check="clip"),
+    _base("peft>=0.15", "peft", "LoRA adapters", "hub", check="peft"),
     _base("numba>=0.60", "numba", "fast CPU kernels", check="numba"),
     _base("scipy>=1.12", "scipy", "nearest neighbours, images"),
     _base("trimesh>=4.6", "trimesh", "3D files"),
@@ -100,7 +98,6 @@ PROBES: tuple[Probe, ...] = (
         batch="tinycudann",
         install="install --no-build-isolation 'git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch'",
     ),
-    Probe("peft>=0.12", "peft", "LoRA adapters", batch="hub", advice=_LATER),
     Probe(
         "open_clip_torch>=3.3",
         "open_clip",
@@ -145,7 +142,7 @@ class Capability:
 
 _RENDER = ("numpy", "numba", "trimesh", "pillow")
 _TRAIN = ("torch", "pytorch-lightning", "omegaconf", "safetensors", "tensorboard", *_RENDER)
-_MODELS = ("torch", "safetensors", "accelerate", "diffusers", "transformers")
+_MODELS = ("torch", "safetensors", "accelerate", "diffusers", "peft", "transformers")
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("load and render 3D files (redream render)", _RENDER),

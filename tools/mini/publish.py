@@ -60,6 +60,10 @@ def copy_model(source: Path, target: Path) -> int:
         to = fresh / path.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, to)
+        if path.name == "config.json":  # diffusers notes where a part was loaded from
+            said = json.loads(to.read_text("utf-8"))
+            if said.pop("_name_or_path", None) is not None:
+                to.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return sum(path.stat().st_size for path in files)
