@@ -10,7 +10,6 @@ not separated.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -19,9 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher does
-
 from _common import environment, write_results
+
+from threestudio_redream.runtime.threads import let_threads_wait
+
+let_threads_wait()  # as the launcher does
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOWS = {"first steps": (5, 25), "pruned": (-40, None)}

@@ -158,3 +158,17 @@ def test_the_control_variate_subtracts_what_the_asset_explains(tiny_model):
 def test_bad_settings_are_named(tiny_model, keys, message):
     with pytest.raises(ConfigError, match=message):
         make(tiny_model, **keys)
+
+
+@pytest.mark.parametrize("lora_scale", [1.0, 0.7])
+@pytest.mark.parametrize("gate", [(0, 0), (250, 500)])
+def test_one_call_says_what_separate_calls_say(tiny_model, prompts, gate, lora_scale):
+    keys = {"delta_every": 2, "adapter_gate": gate, "guidance_scale_lora": lora_scale}
+    at_once, apart = make(tiny_model, **keys), make(tiny_model, one_call=False, **keys)
+    adapt(at_once)
+    adapt(apart)
+    for step in (0, 1):
+        one = gradient(at_once, prompts, step=step, reference_rgb=ASSET)
+        two = gradient(apart, prompts, step=step, reference_rgb=ASSET)
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5 * float(two.abs().max()))
+        assert bool(two.any())

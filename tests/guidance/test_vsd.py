@@ -103,8 +103,10 @@ def reference(guidance, prompts, latents, seed, camera=FLAT, scale=3.0, lora_sca
 
 @pytest.mark.parametrize("kind", ["v", "epsilon"])
 @pytest.mark.parametrize("lora_scale", [1.0, 0.7])
-def test_gradient_on_latents_is_the_formula(tiny_model, tiny_epsilon_model, prompts, kind, lora_scale):
-    guidance = make(tiny_model if kind == "v" else tiny_epsilon_model, guidance_scale_lora=lora_scale)
+@pytest.mark.parametrize("one_call", [True, False])
+def test_gradient_on_latents_is_the_formula(tiny_model, tiny_epsilon_model, prompts, kind, lora_scale, one_call):
+    model = tiny_model if kind == "v" else tiny_epsilon_model
+    guidance = make(model, guidance_scale_lora=lora_scale, one_call=one_call)
     latents = latents_of().requires_grad_(True)
     generator = torch.Generator().manual_seed(7)
     said = guidance(latents, prompts, *CAMERAS, c2w=C2W, rgb_as_latents=True, generator=generator)

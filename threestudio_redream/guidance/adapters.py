@@ -137,12 +137,15 @@ class SwitchedUNet:
                 parameter.copy_(tensors[key])
 
     @contextmanager
-    def using(self, *names: str, scale: Scale = 1.0, time: Tensor | None = None) -> Iterator[SwitchedUNet]:
+    def using(
+        self, *names: str, scale: Scale | Mapping[str, Scale] = 1.0, time: Tensor | None = None
+    ) -> Iterator[SwitchedUNet]:
         """Let adapters act within the block.
 
         Args:
             names: adapters; none means the pretrained UNet.
-            scale: factor on all of them; a tensor ``[B]`` gives each picture of the batch its own.
+            scale: factor on all of them, or on each by name; a tensor ``[B]`` gives each picture of the batch its own,
+                so one call can ask different models about different pictures.
             time: ``[B, time_width]``, added to the time embedding (a condition such as the camera).
 
         Raises:
@@ -150,12 +153,16 @@ class SwitchedUNet:
         """
         if unknown := set(names) - set(self._trainable):
             raise ConfigError("No such adapter", received=sorted(unknown), fix=f"Use some of {self.names}.")
-        factor = scale.view(-1, 1, 1) if isinstance(scale, Tensor) else float(scale)
-        self._activate(names)
+        given = scale if isinstance(scale, Mapping) else dict.fromkeys(names, scale)
+        factors = {
+            name: (value.view(-1, 1, 1) if isinstance(value, Tensor) else float(value)) * self._ratio[name]
+            for name, value in given.items()
+        }
+        self._select(names)
         for layer in self._layers:
             for name in names:
                 if name in layer.scaling:
-                    layer.scaling[name] = factor * self._ratio[name]
+                    layer.scaling[name] = factors[name]
         self._extra = time
         try:
             yield self
@@ -165,7 +172,7 @@ class SwitchedUNet:
                 for name in names:
                     if name in layer.scaling:
                         layer.scaling[name] = self._ratio[name]
-            self._activate(())
+            self._select(())
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self.unet(*arguments, **keywords)
@@ -184,6 +191,20 @@ class SwitchedUNet:
             for table in (layer.lora_A, layer.lora_B):
                 for name, module in table.items():
                     module.weight.requires_grad_(self._trainable[name])
+
+    def _select(self, names: tuple[str, ...]) -> None:
+        """What :meth:`_activate` does, between two calls of the UNet.
+
+        peft's own switches also walk through all weights to say which are trained, 8 ms for 56 layers on a CPU, as
+        long as a third of a call of the mini UNet. Here that never changes, so only what its forward pass reads is set.
+        """
+        for layer in self._layers:
+            if not (hasattr(layer, "_active_adapter") and hasattr(layer, "_disable_adapters")):
+                self._activate(names)
+                return
+            layer._disable_adapters = not names
+            if names:
+                layer._active_adapter = list(names)
 
     def _add_to_time(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return output if self._extra is None else output + self._extra.to(output)

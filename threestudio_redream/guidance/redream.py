@@ -113,26 +113,24 @@ class ReDreamGuidance(VSDGuidance):
         )
 
     # ------------------------------------------------------------------ the two scores
-    def target_noise(self, latents: Tensor, question: Question) -> Tensor:
-        """The adapted model's guided noise estimate; both branches of the guidance are adapted."""
+    def target_scales(self, question: Question) -> dict[str, Tensor]:
+        """The view adapter, gated by the timestep."""
         scale = self.adapter_scale * adapter_gate(question.steps, *self.cfg.adapter_gate)
-        if not bool(scale.any()):
-            return super().target_noise(latents, question)
-        with self.switched.using(VIEW_ADAPTER, scale=scale.repeat(2)):
-            return super().target_noise(latents, question)
+        return {VIEW_ADAPTER: scale} if bool(scale.any()) else {}
 
     def residual(self, latents: Tensor, question: Question, extra: dict[str, Any]) -> Tensor:
         """As :meth:`VSDGuidance.residual`; less that of ``extra["reference_rgb"]`` when the regulariser acts.
 
         ``reference_rgb``: ``[B, H, W, 3]`` in [0, 1], the retrieved asset from the same cameras on the same ground.
         """
-        said = super().residual(latents, question, extra)
         if not self._delta_due or extra.get("reference_rgb") is None:
-            return said
+            return super().residual(latents, question, extra)
         reference = self.model.encode(self.model.resized(extra["reference_rgb"]))
         if self.cfg.delta_with_particles:
-            about_asset = super().residual(reference, question, extra)
+            both = super().residual(torch.cat([latents, reference]), question.twice(), extra)
+            said, about_asset = both.chunk(2)
         else:
+            said = super().residual(latents, question, extra)
             about_asset = self.target_noise(reference, question) - question.noise
         return said - self._share(said, about_asset) * about_asset
 

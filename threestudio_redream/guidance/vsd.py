@@ -39,6 +39,21 @@ class Question:
     plain: Tensor
     camera: Tensor | None
 
+    def twice(self) -> Question:
+        """The same question about two batches of latents, one after the other."""
+        return Question(
+            self.steps.repeat(2),
+            self.noise.repeat(2, 1, 1, 1),
+            _interleaved(self.views),
+            _interleaved(self.plain),
+            None if self.camera is None else self.camera.repeat(2, 1),
+        )
+
+
+def _interleaved(embeddings: Tensor) -> Tensor:
+    conditional, unconditional = embeddings.chunk(2)
+    return torch.cat([conditional, conditional, unconditional, unconditional])
+
 
 class CameraEmbedding(nn.Module):
     """Two linear layers from a flattened camera ``[B, 16]`` to the time embedding ``[B, width]``.
@@ -78,6 +93,8 @@ class VSDGuidance(GuidanceClock, BaseModule):
         lora_rank, lora_alpha: of the particles' LoRA. lora_samples: noisy copies of a render in ``loss_lora``.
         camera_condition: ``extrinsics`` (the camera-to-world matrix) or ``none``.
         camera_dropout: share of pictures whose camera is hidden in ``loss_lora``.
+        one_call: ask for both scores in one call of the UNet, which is faster where a call is small; separate calls
+            need less memory.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
     """
 
@@ -95,6 +112,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         lora_samples: int = 1
         camera_condition: str = "extrinsics"
         camera_dropout: float = 0.1
+        one_call: bool = True
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
         grad_clip: Any = None
@@ -201,25 +219,60 @@ class VSDGuidance(GuidanceClock, BaseModule):
     # ------------------------------------------------------------------ the two scores
     def residual(self, latents: Tensor, question: Question, extra: dict[str, Any]) -> Tensor:
         """``eps_target - eps_particles`` of noised latents ``[B, 4, h, w]``. ``extra``: the rest of the batch."""
+        if self.cfg.one_call and self.particle_switched is self.switched:
+            return self._residual_at_once(latents, question)
         return self.target_noise(latents, question) - self.particle_noise(latents, question)
 
+    def target_scales(self, question: Question) -> dict[str, Tensor]:
+        """Adapters of the target and how strongly each acts on each picture, ``[B]``. None here; override."""
+        return {}
+
+    @torch.no_grad()
     def target_noise(self, latents: Tensor, question: Question) -> Tensor:
-        """The pretrained model's guided noise estimate."""
+        """The target's guided noise estimate; its adapters act on both branches of the guidance."""
         noisy = self.model.add_noise(latents, question.noise, question.steps)
-        return self.model.guided(noisy, question.steps, question.views, self.cfg.guidance_scale).noise
+        scales = {name: scale.repeat(2) for name, scale in self.target_scales(question).items()}
+        with self.switched.using(*scales, scale=scales):
+            return self.model.guided(noisy, question.steps, question.views, self.cfg.guidance_scale).noise
 
     @torch.no_grad()
     def particle_noise(self, latents: Tensor, question: Question) -> Tensor:
         """The noise estimate of the model that follows the renders."""
-        model, steps, scale = self.particle_model, question.steps, self.cfg.guidance_scale_lora
+        model, steps = self.particle_model, question.steps
         noisy = model.add_noise(latents, question.noise, steps)
         conditional, unconditional = question.plain.chunk(2)
         output = self._particle_output(noisy, steps, conditional, question.camera)
-        if scale != 1.0:
+        if self.cfg.guidance_scale_lora != 1.0:
             hidden = None if question.camera is None else torch.zeros_like(question.camera)
             without = self._particle_output(noisy, steps, unconditional, hidden)
-            output = without + scale * (output - without)
+            output = without + self.cfg.guidance_scale_lora * (output - without)
         return model.read(output, noisy, steps).noise
+
+    @torch.no_grad()
+    def _residual_at_once(self, latents: Tensor, question: Question) -> Tensor:
+        """:meth:`target_noise` less :meth:`particle_noise` from one call: each picture has its own adapters."""
+        model, steps, guided = self.model, question.steps, self.cfg.guidance_scale_lora != 1.0
+        noisy = model.add_noise(latents, question.noise, steps)
+        plain = question.plain if guided else question.plain.chunk(2)[0]
+        contexts = torch.cat([question.views, plain])
+        count, copies = len(latents), len(contexts) // len(latents)
+        acts = torch.zeros(copies, 1, device=latents.device)
+        acts[2:] = 1.0
+        scales = {PARTICLES: acts.expand(-1, count).flatten()}
+        for name, scale in self.target_scales(question).items():
+            scales[name] = ((1.0 - acts) * scale).flatten()
+        time: Tensor | None = None
+        if question.camera is not None and self.camera_embedding is not None:
+            seen = self.camera_embedding(question.camera)
+            hidden = [self.camera_embedding(torch.zeros_like(question.camera))] if guided else []
+            time = torch.cat([torch.zeros_like(seen)] * 2 + [seen] + hidden)
+        with self.switched.using(*scales, scale=scales, time=time):
+            output = model.predict(noisy.repeat(copies, 1, 1, 1), steps.repeat(copies), contexts)
+        conditional, unconditional, follows, *rest = output.split(count)
+        target = unconditional + self.cfg.guidance_scale * (conditional - unconditional)
+        if rest:
+            follows = rest[0] + self.cfg.guidance_scale_lora * (follows - rest[0])
+        return model.read(target, noisy, steps).noise - model.read(follows, noisy, steps).noise
 
     def lora_loss(self, latents: Tensor, question: Question, generator: torch.Generator | None = None) -> Tensor:
         """Denoising error of the particles' LoRA on constant latents ``[B, 4, h, w]``, in its own prediction type."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from threestudio_redream.errors import RedreamError
+from threestudio_redream.runtime.threads import let_threads_wait
 
 __all__ = ["build_parser", "main", "run"]
 
@@ -51,8 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` and run. Returns the exit status: 0, or 2 after a named error."""
     args, overrides = build_parser().parse_known_args(argv)
-    # OpenMP threads that spin while they wait slow a busy machine down many times over
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_threads_wait()
     _set_up_logging(args.verbose)
     try:
         run(args, overrides)

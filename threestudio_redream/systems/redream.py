@@ -136,8 +136,8 @@ class ReDreamSystem(ScoreDistillationSystem):
         batch["reference_view"], batch["reference_rgb"] = view, view.rgb
 
     def _which(self) -> int:
-        """The asset of this step's particle: the best, while there is one particle."""
-        return 0
+        """The asset of this step's particle: the best for the first, the next for the second, and so on."""
+        return self.active_particle
 
 
 def _switch(mapping: Any) -> tuple[bool, dict[str, Any]]:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
-from threestudio_redream.errors import ConfigError, EmptySceneError
-from threestudio_redream.runtime import BaseLift3DSystem, find, register
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.runtime import BaseLift3DSystem, find, parse_structured, register
+from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
 from threestudio_redream.runtime.rng import step_generator
+from threestudio_redream.systems.guard import GuardConfig, SceneGuard
+from threestudio_redream.systems.mixing import MixedGuidances
+from threestudio_redream.systems.particles import ParticleSet, repulsion
+from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
 
-__all__ = ["ScoreDistillationSystem", "regularisers"]
+__all__ = ["ScoreDistillationSystem", "regularisers", "settings"]
 
 log = logging.getLogger("pytorch_lightning")
 
 #: Streams of ``step_generator`` that belong to a training step; the data module's cameras use stream 1.
-BACKGROUND_STREAM, GUIDANCE_STREAM = 3, 4
+BACKGROUND_STREAM, GUIDANCE_STREAM, PARTICLE_STREAM, MIXED_STREAM = 3, 4, 6, 16
 
 
 def regularisers(out: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -53,12 +60,22 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         background_range: grey levels; each training image gets one of them behind the object. Empty: the background
             class decides.
         export_after_training: write a mesh when training ends.
+        guidances: further ones on the same render, see :class:`~threestudio_redream.systems.mixing.MixedGuidances`.
+        particles: fields that are distilled at once; each step draws one, so K of them want K times the steps. With
+            several, ``loss.lambda_repulsion`` keeps them apart (a second render a step), and pictures and meshes are
+            written for each, the second's under ``p1`` and so on.
+        view_scores: see :class:`~threestudio_redream.systems.view_scores.ViewScoreConfig`.
+        guard: when a run is given up, see :class:`~threestudio_redream.systems.guard.GuardConfig`.
     """
 
     @dataclass
     class Config(BaseLift3DSystem.Config):
         background_range: tuple = (0.42, 0.8)
         export_after_training: bool = True
+        guidances: list = field(default_factory=list)
+        particles: int = 1
+        view_scores: dict = field(default_factory=dict)
+        guard: dict = field(default_factory=dict)
 
     cfg: Config
 
@@ -71,21 +88,44 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         with torch.random.fork_rng():  # whatever a guidance draws while it is built, all methods see the same rays
             self.guidance = find(self.cfg.guidance_type)(self.cfg.guidance)
             self.prompt_processor = find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
+            self.guidances = MixedGuidances(self.cfg.guidances)
+            self.particles = ParticleSet(self.cfg, self.cfg.particles)
         self.prompt_utils = self.prompt_processor()
+        self._guard = SceneGuard(settings(GuardConfig, self.cfg.guard))
+        watch: ViewScoreConfig = settings(ViewScoreConfig, self.cfg.view_scores)
+        self._view_scores = ViewScores(watch, self.prompt_processor.prompt) if watch.every else None
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return self.renderer(**batch)
+    def configure_optimizers(self) -> Any:
+        if not len(self.particles) or not self.cfg.optimizer.get("params"):
+            return super().configure_optimizers()
+        chosen: Any = self.cfg.optimizer.copy()
+        chosen["params"] = self.particles.optimizer_params(dict(chosen["params"]))
+        optimizer = parse_optimizer(chosen, self)
+        if self.cfg.scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": parse_scheduler(self.cfg.scheduler, optimizer)}
+
+    def forward(self, batch: dict[str, Any], particle: int = 0) -> dict[str, Any]:
+        renderer = self.particles[particle].renderer if particle else self.renderer
+        return renderer(**batch)
 
     # ------------------------------------------------------------------ training
     def _generator(self, stream: int) -> torch.Generator:
         return step_generator(torch.initial_seed() & 0xFFFFFFFF, self.true_global_step, stream)
+
+    @property
+    def active_particle(self) -> int:
+        """The particle of this training step."""
+        if not len(self.particles):
+            return 0
+        return int(torch.randint(0, 1 + len(self.particles), (), generator=self._generator(PARTICLE_STREAM)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         if len(self.cfg.background_range):
             low, high = self.cfg.background_range
             grey = torch.rand(len(batch["elevation"]), 1, generator=self._generator(BACKGROUND_STREAM))
             batch["bg_color"] = (low + (high - low) * grey).expand(-1, 3).to(batch["rays_o"])
-        out = self(batch)
+        out = self(batch, self.active_particle)
         self.before_guidance(out, batch)
         said = self.guidance(
             out["comp_rgb"],
@@ -98,6 +138,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         for name in said.keys() - {f"loss_{term}" for term in terms} - {"eval"}:
             self.log(f"train/{name}", float(said[name]))
         terms |= {name: value for name, value in regularisers(out).items() if f"lambda_{name}" in self.cfg.loss}
+        terms |= self._repulsion(out, batch)
         terms |= self.extra_terms(out, batch)
         total = torch.zeros((), device=self.device)
         for name, value in terms.items():
@@ -107,13 +148,55 @@ class ScoreDistillationSystem(BaseLift3DSystem):
                 )
             self.log(f"train/loss_{name}", value.detach())
             total = total + value * self.C(self.cfg.loss[f"lambda_{name}"])
-        if not torch.isfinite(total):
-            raise EmptySceneError(
-                f"The loss became {float(total.detach())} at step {self.true_global_step}",
-                fix="Lower the learning rate or the guidance scale; the last checkpoint is intact.",
+        if len(self.guidances):
+            terms["guidances"], figures = self.guidances(
+                out["comp_rgb"],
+                self.prompt_utils,
+                self.cfg.loss,
+                lambda number: self._generator(MIXED_STREAM + number),
+                **batch,
             )
-        self.log("train/opacity", out["opacity"].detach().mean(), prog_bar=True)
+            total = total + terms["guidances"]
+            self.log_dict({f"train/{name}": value for name, value in figures.items()})
+        self._watch(out, batch, terms, total)
         return {"loss": total}
+
+    def _repulsion(self, out: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+        if "lambda_repulsion" not in self.cfg.loss:
+            return {}
+        if not len(self.particles):
+            return {"repulsion": out["comp_rgb"].sum() * 0.0}
+        generator, count = self._generator(PARTICLE_STREAM), 1 + len(self.particles)
+        mine = int(torch.randint(0, count, (), generator=generator))
+        other = (mine + int(torch.randint(1, count, (), generator=generator))) % count
+        with torch.no_grad(), torch.random.fork_rng():
+            theirs = self(batch, other)["comp_rgb"]
+        return {"repulsion": repulsion(out["comp_rgb"], theirs)}
+
+    def _watch(self, out: dict[str, Tensor], batch: dict[str, Any], terms: dict[str, Tensor], total: Tensor) -> None:
+        step, opacity = self.true_global_step, float(out["opacity"].detach().mean())
+        self.log("train/opacity", opacity, prog_bar=True)
+        if self._view_scores is not None and self._view_scores.due(step):
+            self._view_scores.look(out["comp_rgb"], batch["azimuth"])
+            figures = self._view_scores.figures()
+            self.log_dict({f"train/{name}": value for name, value in figures.items() if name != "front_margin"})
+            if "front_margin" in figures:
+                self.log("train/front_margin", figures["front_margin"], prog_bar=True)
+
+        def save(stem: str) -> Path:
+            images = out["comp_rgb"].detach().nan_to_num().clamp(0.0, 1.0)
+            cells = [{"type": "rgb", "img": image, "kwargs": {"data_format": "HWC"}} for image in images]
+            return Path(self.save_image_grid(f"{stem}.png", cells)).parent
+
+        self._guard.check(step, terms, total, opacity, save)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.true_global_step % max(int(getattr(self.trainer, "log_every_n_steps", 10)), 1):
+            return
+        for group in optimizer.param_groups:
+            gradients = [p.grad.norm() for p in group["params"] if p.grad is not None]
+            if gradients:
+                self.log(f"grad_norm/{group.get('name', 'all')}", torch.stack(gradients).norm())
 
     def before_guidance(self, out: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Add to the batch what the guidance should know. Override."""
@@ -123,22 +206,54 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         return {}
 
     # ------------------------------------------------------------------ evaluation
+    def _each_particle(self) -> list[tuple[int, str]]:
+        """Numbers of the particles and the folder of each below a stage's own."""
+        return [(0, ""), *((number, f"p{number}/") for number in range(1, 1 + len(self.particles)))]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        out = self(batch)
-        self._views.append(out["comp_rgb"][0])
+        for number, _ in self._each_particle():
+            self._views.setdefault(number, []).append(self(batch, number)["comp_rgb"][0])
 
     def on_validation_epoch_start(self) -> None:
-        self._views: list[Tensor] = []
+        self._views: dict[int, list[Tensor]] = {}
 
     def on_validation_epoch_end(self) -> None:
-        cells = [{"type": "rgb", "img": view, "kwargs": {"data_format": "HWC"}} for view in self._views]
+        cells = [
+            [{"type": "rgb", "img": view, "kwargs": {"data_format": "HWC"}} for view in views]
+            for views in self._views.values()
+        ]
         step = self.true_global_step
-        self.save_image_grid(f"it{step}-val.png", cells, name="validation", step=step)
+        grid: Any = cells[0] if len(cells) == 1 else cells
+        self.save_image_grid(f"it{step}-val.png", grid, name="validation", step=step)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        out = self(batch)
-        self.save_rgb_image(f"it{self.true_global_step}-test/{int(batch['index'][0])}.png", out["comp_rgb"][0])
+        step, index = self.true_global_step, int(batch["index"][0])
+        for number, folder in self._each_particle():
+            out = self(batch, number)
+            self.save_rgb_image(f"it{step}-test/{folder}{index}.png", out["comp_rgb"][0])
+            self.save_grayscale_image(
+                f"it{step}-opacity/{folder}{index}.png", out["opacity"][0, :, :, 0], (0.0, 1.0), None
+            )
 
     def on_test_epoch_end(self) -> None:
         step = self.true_global_step
-        self.save_img_sequence(f"it{step}-test", f"it{step}-test", r"(\d+)\.png", save_format="mp4", fps=30)
+        for _, folder in self._each_particle():
+            name = f"it{step}-test/{folder}".rstrip("/")
+            self.save_img_sequence(name, name, r"(\d+)\.png", save_format="mp4", fps=30)
+
+    # ------------------------------------------------------------------ export
+    def on_predict_epoch_end(self) -> None:
+        super().on_predict_epoch_end()
+        for number, folder in self._each_particle()[1:]:
+            part = self.particles[number]
+            exporter = find(self.cfg.exporter_type)(
+                self.cfg.exporter, geometry=part.geometry, material=part.material, background=part.background
+            )
+            for output in exporter():
+                saver = getattr(self, f"save_{output.save_type}")
+                saver(f"it{self.true_global_step}-export/{folder}{output.save_name}", **output.params)
+
+
+def settings(kind: type, mapping: Any) -> Any:
+    """A dataclass from configuration, checked."""
+    return OmegaConf.to_object(parse_structured(kind, mapping))
