@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from threestudio_redream.evaluation.turn import judge_turn
 from threestudio_redream.mini.judge import Judge, Verdict
 from tools.mini import evaluate_diffusion, evaluate_distillation
 from tools.mini.captions import prompt
@@ -83,17 +84,13 @@ def test_views_are_counted_on_recognised_samples_of_kinds_with_a_front(monkeypat
     ],
 )
 def test_a_turn(kinds, views, expected):
-    verdict = evaluate_distillation.judge_turn(
-        SayJudge(kinds, [0] * 12, views), torch.zeros(12, 8, 8, 3), DESCRIPTORS[0], "cat"
-    )
+    verdict = judge_turn(SayJudge(kinds, [0] * 12, views), torch.zeros(12, 8, 8, 3), DESCRIPTORS[0], "cat")
     assert (verdict["recognised"], verdict["fronts"], verdict["janus"]) == expected
     assert verdict["descriptor_right"]
 
 
 def test_a_kind_without_a_front_has_no_janus():
-    verdict = evaluate_distillation.judge_turn(
-        SayJudge([2] * 12, [0] * 12, [0] * 12), torch.zeros(12, 8, 8, 3), DESCRIPTORS[1], "lamp"
-    )
+    verdict = judge_turn(SayJudge([2] * 12, [0] * 12, [0] * 12), torch.zeros(12, 8, 8, 3), DESCRIPTORS[1], "lamp")
     assert verdict["janus"] is None
     assert not verdict["descriptor_right"]
 

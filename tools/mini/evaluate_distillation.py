@@ -17,18 +17,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from threestudio_redream.evaluation.janus import count_fronts
+from threestudio_redream.evaluation.turn import judge_turn, read_turn
 from threestudio_redream.mini.judge import Judge
 from threestudio_redream.runtime.rng import step_generator
 from tools.mini.results import write_results
-from tools.mini.views import FRONT
 
-__all__ = ["PROMPTS", "PROMPTS_3D", "distil_2d", "judge_turn"]
+__all__ = ["PROMPTS", "PROMPTS_3D", "distil_2d"]
 
 log = logging.getLogger("mini-lab")
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,28 +129,6 @@ def evaluate_2d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def judge_turn(judge: Judge, views: Tensor, descriptor: str, kind: str) -> dict[str, Any]:
-    """Verdict on views ``[A, H, W, 3]`` from even azimuths around one object.
-
-    ``recognised``: at least half of the views, and their mean probability, name the kind. ``fronts`` and ``janus``:
-    see :func:`count_fronts`.
-    """
-    verdict = judge.judge(views)
-    at = judge.kinds.index(kind)
-    named = (verdict.kind.argmax(1) == at).float().mean()
-    words = verdict.descriptor.mean(0)
-    front = count_fronts(verdict.view[:, FRONT].numpy())
-    return {
-        "recognised": bool(named >= 0.5 and int(verdict.kind.mean(0).argmax()) == at),
-        "views_naming_it": float(named),
-        "descriptor_right": int(words.argmax()) == judge.descriptors.index(descriptor),
-        "has_front": judge.fronted[at],
-        "fronts": front.fronts,
-        "front_share": front.share,
-        "janus": front.janus if judge.fronted[at] else None,
-    }
-
-
 def evaluate_3d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
     """One launch per prompt; finished runs are not repeated."""
     figures: dict[str, Any] = {"config": arguments.config, "extra": arguments.extra, "runs": {}}
@@ -168,9 +144,7 @@ def evaluate_3d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
                 f"system.prompt_processor.prompt={text}", *arguments.extra,
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True)
-        pictures = sorted(folder.glob("save/it*-test/*.png"), key=lambda path: int(path.stem))
-        turn = [pictures[i] for i in np.linspace(0, len(pictures) - 1, 13).astype(int)[:12]]
-        views = torch.stack([torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in turn]) / 255.0
+        views = read_turn(folder / "save").rgb
         figures["runs"][text] = {
             **judge_turn(judge, views, descriptor, kind),
             "seconds": round(time.perf_counter() - started, 1),
