@@ -125,9 +125,9 @@ def execute(run: Run, work: Path, extra: Sequence[str], threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     settings = {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    with (folder / "launch.log").open("ab") as log:
+    with (folder / "launch.log").open("ab") as sink:
         subprocess.run(
-            command(run, work, extra), cwd=ROOT, check=True, env={**os.environ, **settings}, stdout=log, stderr=log
+            command(run, work, extra), cwd=ROOT, check=True, env={**os.environ, **settings}, stdout=sink, stderr=sink
         )
     row = {"seconds": round(time.perf_counter() - started, 1), **judge(run, folder)}
     atomic_write_text(folder / "result.json", json.dumps(row, indent=1))
