@@ -1,7 +1,9 @@
 # `make` alone lists the targets. Every target makes .venv first if it has to; repeating is safe and quick.
 #
-#   make run                      fit a field to a small built-in mesh: turntable, textured GLB
-#   make run MESH=chair.glb       the same for your own file
+#   make run                      from "a blue robot" to a textured GLB: retrieve, adapt, distil, export, report
+#   make run PROMPT="a red cat"   the same for your own words
+#   make fit                      fit a field to a small built-in mesh: turntable, textured GLB
+#   make fit MESH=chair.glb       the same for your own file
 #   make test                     the test suite (ARGS="-k raster" is passed to pytest)
 #   make coverage                 the same with line coverage, which must be 85 % or more
 #   make setup                    only the set-up: torch's CPU build, no CUDA libraries
@@ -15,7 +17,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-CONFIG ?= custom_configs/fit-asset.yaml
+CONFIG ?= custom_configs/redream.yaml
 TORCH  ?=
 EXTRAS ?=
 ARGS   ?=
@@ -28,13 +30,13 @@ PY := $(VENV)/bin/python
 endif
 
 # Values reach the shell through the environment, so spaces and quotes in a path are safe.
-export MESH
+export MESH PROMPT
 # After set-up nothing needs the network; make that true by construction (HF_HUB_OFFLINE=0 allows it).
 HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage lint format bench clean clean-all
+.PHONY: help setup run fit test coverage lint format bench clean clean-all
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,7 +45,10 @@ setup:
 	@$(PYTHON) tools/bootstrap.py --venv "$(VENV)" --torch "$(TORCH)" --extras "$(EXTRAS)"
 
 run: setup
-	$(PY) launch.py --config $(CONFIG) $(if $(MESH),"system.asset.path=$$MESH") $(ARGS)
+	$(PY) launch.py --config $(CONFIG) $(if $(PROMPT),"system.prompt_processor.prompt=$$PROMPT") $(ARGS)
+
+fit: setup
+	$(PY) launch.py --config custom_configs/fit-asset.yaml $(if $(MESH),"system.asset.path=$$MESH") $(ARGS)
 
 test: setup
 	$(PY) -m pytest $(ARGS)

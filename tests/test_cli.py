@@ -231,3 +231,12 @@ def test_the_command_starts_without_heavy_packages(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": root}
     )
     assert done.stderr == "heavy: "
+
+
+def test_report_writes_a_page_or_says_why_not(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, err = run(capsys, "report", str(tmp_path))
+    assert (status, out) == (1, "")
+    assert "not the folder of a run" in err
+    (tmp_path / "save").mkdir()
+    assert run(capsys, "report", str(tmp_path)) == (0, f"{tmp_path / 'report.html'}\n", "")
+    assert (tmp_path / "report.html").is_file()

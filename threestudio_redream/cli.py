@@ -159,6 +159,16 @@ def render_file(
     typer.echo(f"{count} of {file} ({report['asset']['faces']} faces) in {report['seconds']:.1f} s: {first}")
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Trial folder of a run: the one with configs and save in it.")],
+) -> None:
+    """Write report.html into a run's folder: one page with views, assets, curves and provenance."""
+    from threestudio_redream.evaluation.report import write_report
+
+    typer.echo(str(write_report(run)))
+
+
 app.add_typer(index_app)
 app.command("search")(search)
 app.command("fetch")(fetch)

@@ -8,7 +8,7 @@ from torch import Tensor
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 
-__all__ = ["GRADIENTS", "WEIGHTINGS", "check_gradient", "decoded_target", "pixel_loss", "timestep_weight"]
+__all__ = ["GRADIENTS", "WEIGHTINGS", "check_gradient", "decoded_target", "image_loss", "pixel_loss", "timestep_weight"]
 
 GRADIENTS = ("encoder", "decoder")
 WEIGHTINGS = ("sds", "uniform", "fantasia3d")
@@ -42,6 +42,21 @@ def pixel_loss(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         images: ``[B, H, W, 3]`` with a graph. target: the same shape, a constant. weight: ``[B, 1, 1, 1]``.
     """
     return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * 12.0)
+
+
+def image_loss(
+    model: LatentDiffusion, images: Tensor, latents: Tensor, grad: Tensor, weight: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
+    """The image-space term of HiFA (Zhu et al., 2024): ``0.5 sum(w(t) (images - D(z_hat))^2) / B``.
+
+    ``z_hat = z - grad sigma / (w alpha)`` is the clean estimate that the residual stands for.
+
+    Args:
+        images: ``[B, H, W, 3]`` with a graph. latents, grad: ``[B, 4, h, w]``. weight, alpha, sigma: ``[B, 1, 1, 1]``.
+    """
+    with torch.no_grad():
+        wanted = model.decode(latents - grad * sigma / (weight * alpha).clamp(min=1e-4))
+    return pixel_loss(images, wanted, weight)
 
 
 @torch.no_grad()

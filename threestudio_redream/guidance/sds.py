@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threestudio_redream.guidance.conditioning import condition_of, guided
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
-from threestudio_redream.guidance.losses import check_gradient, pixel_loss, timestep_weight
+from threestudio_redream.guidance.losses import check_gradient, image_loss, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseObject, register
 from threestudio_redream.runtime.guidance.base import GuidanceClock, sds_loss
 
@@ -26,7 +27,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
         gradient: how the residual reaches the render. ``encoder``: through the autoencoder's encoder, as published.
             ``decoder``: towards the decoded estimate of the clean picture, with the weight that the latent form has,
             ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
-        weighting: see :func:`timestep_weight`.
+        weighting: see :func:`timestep_weight`. image_loss: also return ``loss_image``, see :func:`image_loss`.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
     """
 
@@ -37,6 +38,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
         guidance_scale: float = 5.0
         gradient: str = "encoder"
         weighting: str = "sds"
+        image_loss: bool = False
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
         grad_clip: Any = None
@@ -73,8 +75,8 @@ class SDSGuidance(GuidanceClock, BaseObject):
             generator: source of timesteps and noise, on the CPU; without one torch's global one.
 
         Returns:
-            ``loss_sds`` (scalar whose gradient is the distillation gradient, mean over the batch), ``grad_norm``,
-            ``min_step``, ``max_step``.
+            ``loss_sds`` (scalar whose gradient is the distillation gradient, mean over the batch), maybe
+            ``loss_image``, ``grad_norm``, ``min_step``, ``max_step``.
         """
         images = None
         if rgb_as_latents:
@@ -86,14 +88,14 @@ class SDSGuidance(GuidanceClock, BaseObject):
         count = latents.shape[0]
         steps = self.sample_timesteps(count, "cpu", generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        embeddings = prompt_utils.get_text_embeddings(
-            elevation, azimuth, camera_distances, self.cfg.view_dependent_prompting
+        condition = condition_of(
+            prompt_utils, (elevation, azimuth, camera_distances), self.cfg.view_dependent_prompting
         )
         alpha, sigma = self.model.alpha_sigma(steps)
         weight = timestep_weight(alpha, sigma, self.cfg.weighting)
         with torch.no_grad():
             noisy = self.model.add_noise(latents, noise, steps)
-            guess = self.model.guided(noisy, steps, embeddings, self.cfg.guidance_scale)
+            guess = guided(self.model, noisy, steps, condition, self.cfg.guidance_scale)
             grad = weight * (guess.noise - noise)
             if self.grad_clip_val is not None:
                 grad = grad.clamp(-self.grad_clip_val, self.grad_clip_val)
@@ -104,8 +106,12 @@ class SDSGuidance(GuidanceClock, BaseObject):
             loss = pixel_loss(images, target, weight * alpha / sigma)
         else:
             loss = sds_loss(latents, grad)
+        more: dict[str, Any] = {}
+        if images is not None and self.cfg.image_loss:
+            more["loss_image"] = image_loss(self.model, images, latents, grad, weight, alpha, sigma)
         return {
             "loss_sds": loss,
+            **more,
             "grad_norm": grad.norm(),
             "min_step": self.min_step,
             "max_step": self.max_step,

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.adapters import SwitchedUNet
+from threestudio_redream.guidance.conditioning import Condition, condition_of, guided
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
-from threestudio_redream.guidance.losses import check_gradient, decoded_target, pixel_loss, timestep_weight
+from threestudio_redream.guidance.losses import check_gradient, decoded_target, image_loss, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseModule, register
 from threestudio_redream.runtime.guidance.base import GuidanceClock, clip_gradient, sds_loss
 
@@ -28,14 +29,13 @@ class Question:
 
     Attributes:
         steps: ``[B]`` int64 timesteps. noise: ``[B, 4, h, w]``.
-        views: ``[2B, N, F]`` text embeddings with view words, conditional ones first.
-        plain: ``[2B, N, F]`` the same without view words.
+        views: the prompts with view words. plain: ``[2B, N, F]`` embeddings without, conditional ones first.
         camera: ``[B, 16]`` flattened camera-to-world matrices, or None.
     """
 
     steps: Tensor
     noise: Tensor
-    views: Tensor
+    views: Condition
     plain: Tensor
     camera: Tensor | None
 
@@ -44,15 +44,10 @@ class Question:
         return Question(
             self.steps.repeat(2),
             self.noise.repeat(2, 1, 1, 1),
-            _interleaved(self.views),
-            _interleaved(self.plain),
+            self.views.twice(),
+            Condition(self.plain).twice().embeddings,
             None if self.camera is None else self.camera.repeat(2, 1),
         )
-
-
-def _interleaved(embeddings: Tensor) -> Tensor:
-    conditional, unconditional = embeddings.chunk(2)
-    return torch.cat([conditional, conditional, unconditional, unconditional])
 
 
 class CameraEmbedding(nn.Module):
@@ -93,6 +88,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         lora_rank, lora_alpha: of the particles' LoRA. lora_samples: noisy copies of a render in ``loss_lora``.
         camera_condition: ``extrinsics`` (the camera-to-world matrix) or ``none``.
         camera_dropout: share of pictures whose camera is hidden in ``loss_lora``.
+        image_loss: also return ``loss_image``, see :func:`~threestudio_redream.guidance.losses.image_loss`.
         one_call: ask for both scores in one call of the UNet, which is faster where a call is small; separate calls
             need less memory.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
@@ -112,6 +108,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         lora_samples: int = 1
         camera_condition: str = "extrinsics"
         camera_dropout: float = 0.1
+        image_loss: bool = False
         one_call: bool = True
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -175,8 +172,8 @@ class VSDGuidance(GuidanceClock, BaseModule):
             generator: source of timesteps and noise, on the CPU; without one torch's global one.
 
         Returns:
-            ``loss_vsd`` (its gradient is the distillation gradient, mean over the batch), ``loss_lora``, ``grad_norm``,
-            ``min_step``, ``max_step``.
+            ``loss_vsd`` (its gradient is the distillation gradient, mean over the batch), ``loss_lora``, maybe
+            ``loss_image``, ``grad_norm``, ``min_step``, ``max_step``.
 
         Raises:
             ConfigError: the camera is needed and missing.
@@ -195,7 +192,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         question = Question(
             steps,
             noise,
-            prompt_utils.get_text_embeddings(*where, self.cfg.view_dependent_prompting),
+            condition_of(prompt_utils, where, self.cfg.view_dependent_prompting),
             prompt_utils.get_text_embeddings(*where, False),
             self._camera(c2w, count),
         )
@@ -208,8 +205,12 @@ class VSDGuidance(GuidanceClock, BaseModule):
             loss = pixel_loss(images, decoded_target(self.model, images, latents, shift), weight * alpha / sigma)
         else:
             loss = sds_loss(latents, grad)
+        more: dict[str, Any] = {}
+        if images is not None and self.cfg.image_loss:
+            more["loss_image"] = image_loss(self.model, images, latents, grad, weight, alpha, sigma)
         return {
             "loss_vsd": loss,
+            **more,
             "loss_lora": self.lora_loss(latents.detach(), question, generator),
             "grad_norm": grad.norm(),
             "min_step": self.min_step,
@@ -229,11 +230,11 @@ class VSDGuidance(GuidanceClock, BaseModule):
 
     @torch.no_grad()
     def target_noise(self, latents: Tensor, question: Question) -> Tensor:
-        """The target's guided noise estimate; its adapters act on both branches of the guidance."""
+        """The target's guided noise estimate; its adapters act on all branches of the guidance."""
         noisy = self.model.add_noise(latents, question.noise, question.steps)
-        scales = {name: scale.repeat(2) for name, scale in self.target_scales(question).items()}
+        scales = {name: scale.repeat(question.views.blocks) for name, scale in self.target_scales(question).items()}
         with self.switched.using(*scales, scale=scales):
-            return self.model.guided(noisy, question.steps, question.views, self.cfg.guidance_scale).noise
+            return guided(self.model, noisy, question.steps, question.views, self.cfg.guidance_scale).noise
 
     @torch.no_grad()
     def particle_noise(self, latents: Tensor, question: Question) -> Tensor:
@@ -251,25 +252,25 @@ class VSDGuidance(GuidanceClock, BaseModule):
     @torch.no_grad()
     def _residual_at_once(self, latents: Tensor, question: Question) -> Tensor:
         """:meth:`target_noise` less :meth:`particle_noise` from one call: each picture has its own adapters."""
-        model, steps, guided = self.model, question.steps, self.cfg.guidance_scale_lora != 1.0
+        model, steps, free = self.model, question.steps, self.cfg.guidance_scale_lora != 1.0
         noisy = model.add_noise(latents, question.noise, steps)
-        plain = question.plain if guided else question.plain.chunk(2)[0]
-        contexts = torch.cat([question.views, plain])
+        plain = question.plain if free else question.plain.chunk(2)[0]
+        contexts, blocks = torch.cat([question.views.embeddings, plain]), question.views.blocks
         count, copies = len(latents), len(contexts) // len(latents)
         acts = torch.zeros(copies, 1, device=latents.device)
-        acts[2:] = 1.0
+        acts[blocks:] = 1.0
         scales = {PARTICLES: acts.expand(-1, count).flatten()}
         for name, scale in self.target_scales(question).items():
             scales[name] = ((1.0 - acts) * scale).flatten()
         time: Tensor | None = None
         if question.camera is not None and self.camera_embedding is not None:
             seen = self.camera_embedding(question.camera)
-            hidden = [self.camera_embedding(torch.zeros_like(question.camera))] if guided else []
-            time = torch.cat([torch.zeros_like(seen)] * 2 + [seen] + hidden)
+            hidden = [self.camera_embedding(torch.zeros_like(question.camera))] if free else []
+            time = torch.cat([torch.zeros_like(seen)] * blocks + [seen] + hidden)
         with self.switched.using(*scales, scale=scales, time=time):
             output = model.predict(noisy.repeat(copies, 1, 1, 1), steps.repeat(copies), contexts)
-        conditional, unconditional, follows, *rest = output.split(count)
-        target = unconditional + self.cfg.guidance_scale * (conditional - unconditional)
+        target = question.views.combine(output[: blocks * count], self.cfg.guidance_scale)
+        follows, *rest = output[blocks * count :].split(count)
         if rest:
             follows = rest[0] + self.cfg.guidance_scale_lora * (follows - rest[0])
         return model.read(target, noisy, steps).noise - model.read(follows, noisy, steps).noise

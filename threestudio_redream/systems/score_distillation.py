@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
-from threestudio_redream.errors import ConfigError
+from threestudio_redream.errors import ConfigError, RedreamError
 from threestudio_redream.runtime import BaseLift3DSystem, find, parse_structured, register
 from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
 from threestudio_redream.runtime.rng import step_generator
@@ -65,6 +65,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             several, ``loss.lambda_repulsion`` keeps them apart (a second render a step), and pictures and meshes are
             written for each, the second's under ``p1`` and so on.
         view_scores: see :class:`~threestudio_redream.systems.view_scores.ViewScoreConfig`.
+        report: write ``report.html`` into the trial folder after tests and export.
         guard: when a run is given up, see :class:`~threestudio_redream.systems.guard.GuardConfig`.
     """
 
@@ -76,6 +77,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         particles: int = 1
         view_scores: dict = field(default_factory=dict)
         guard: dict = field(default_factory=dict)
+        report: bool = True
 
     cfg: Config
 
@@ -241,6 +243,10 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             name = f"it{step}-test/{folder}".rstrip("/")
             self.save_img_sequence(name, name, r"(\d+)\.png", save_format="mp4", fps=30)
 
+    def on_test_end(self) -> None:
+        super().on_test_end()
+        self._report()
+
     # ------------------------------------------------------------------ export
     def on_predict_epoch_end(self) -> None:
         super().on_predict_epoch_end()
@@ -252,6 +258,20 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             for output in exporter():
                 saver = getattr(self, f"save_{output.save_type}")
                 saver(f"it{self.true_global_step}-export/{folder}{output.save_name}", **output.params)
+
+    def on_predict_end(self) -> None:
+        super().on_predict_end()
+        self._report()
+
+    def _report(self) -> None:
+        if not self.cfg.report or self._save_dir is None:
+            return
+        from threestudio_redream.evaluation.report import write_report
+
+        try:
+            log.info("Report: %s", write_report(Path(self._save_dir).parent))
+        except (OSError, RedreamError) as cause:  # a run is not lost for its report
+            log.warning("The report could not be written: %s", cause)
 
 
 def settings(kind: type, mapping: Any) -> Any:

@@ -1,0 +1,79 @@
+"""What a model is told about each view, and how its answers become one guided prediction.
+
+Classifier-free guidance (Ho & Salimans, 2022) has two answers per picture, Perp-Neg (Armandpour et al., 2023) four: the
+prompt, nothing, and two views that this one is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threestudio_redream.guidance.latent_diffusion import Guess, LatentDiffusion
+from threestudio_redream.runtime.guidance.base import perpendicular_component
+
+__all__ = ["Condition", "condition_of", "guided"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Text embeddings of ``B`` views, in blocks of ``B``.
+
+    Attributes:
+        embeddings: ``[kB, N, F]``: conditional, unconditional, and with Perp-Neg the first and the second negatives.
+        weights: ``[B, 2]`` of the negatives, zero or below; None without them.
+    """
+
+    embeddings: Tensor
+    weights: Tensor | None = None
+
+    @property
+    def blocks(self) -> int:
+        """Answers per picture: 2, or 4 with Perp-Neg."""
+        return 2 if self.weights is None else 4
+
+    def twice(self) -> Condition:
+        """The same about two batches of pictures, one after the other."""
+        parts = [part for block in self.embeddings.chunk(self.blocks) for part in (block, block)]
+        return Condition(torch.cat(parts), None if self.weights is None else self.weights.repeat(2, 1))
+
+    def combine(self, output: Tensor, scale: float) -> Tensor:
+        """One prediction ``[B, 4, h, w]`` from the model's answers ``[kB, 4, h, w]``.
+
+        ``u + scale ((c - u) + sum_i w_i perp_i)``, ``perp_i`` being the part of ``n_i - u`` orthogonal to ``c - u``.
+        """
+        conditional, unconditional, *negatives = output.chunk(self.blocks)
+        towards = conditional - unconditional
+        direction = towards
+        for number, negative in enumerate(negatives):
+            assert self.weights is not None
+            weight = self.weights[:, number].view(-1, 1, 1, 1).to(output)
+            direction = direction + weight * perpendicular_component(negative - unconditional, towards)
+        return unconditional + scale * direction
+
+
+def condition_of(prompt_utils: Any, where: tuple[Tensor, Tensor, Tensor], view_dependent: bool) -> Condition:
+    """Ask a prompt processor's output about cameras: elevation, azimuth (degrees) and distance, ``[B]`` each.
+
+    Perp-Neg is used if the prompt processor says so (``use_perp_neg``).
+
+    Raises:
+        ConfigError: Perp-Neg without view-dependent prompting.
+    """
+    if not getattr(prompt_utils, "use_perp_neg", False):
+        return Condition(prompt_utils.get_text_embeddings(*where, view_dependent))
+    embeddings, weights = prompt_utils.get_text_embeddings_perp_neg(*where, view_dependent)
+    count = len(where[0])
+    main, negatives = embeddings[: 2 * count], embeddings[2 * count :]
+    return Condition(torch.cat([main, negatives[0::2], negatives[1::2]]), weights.to(embeddings.device))
+
+
+@torch.no_grad()
+def guided(model: LatentDiffusion, noisy: Tensor, steps: Tensor, condition: Condition, scale: float) -> Guess:
+    """The guided prediction about noisy latents ``[B, 4, h, w]`` at timesteps ``[B]``."""
+    times = condition.blocks
+    output = model.predict(noisy.repeat(times, 1, 1, 1), steps.repeat(times), condition.embeddings)
+    return model.read(condition.combine(output, scale), noisy, steps)
