@@ -211,7 +211,23 @@ def test_damaged_files_are_named(tiny_model, references, tmp_path):
             load_adaptation(tmp_path, rank=4)
 
 
-@pytest.mark.parametrize("keys", [{"steps": 0}, {"batch_size": 0}, {"caption_dropout": 2.0}, {"preservation": -1.0}])
+def test_timesteps_can_be_limited_to_where_views_are_decided(tiny_model, references, monkeypatch):
+    seen, add_noise = [], LatentDiffusion.add_noise
+    monkeypatch.setattr(
+        LatentDiffusion,
+        "add_noise",
+        lambda self, z, noise, steps: seen.extend(steps) or add_noise(self, z, noise, steps),
+    )
+    Prior(tiny_model).adapt(references, probe_every=0, batch_size=16, min_step_percent=0.5, max_step_percent=0.9)
+    assert min(seen) >= 500
+    assert max(seen) < 900
+    assert max(seen) - min(seen) > 300
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"steps": 0}, {"batch_size": 0}, {"caption_dropout": 2.0}, {"preservation": -1.0}, {"min_step_percent": 1.0}],
+)
 def test_bad_settings_are_named(keys):
     with pytest.raises(ConfigError):
         AdaptationConfig(**keys)

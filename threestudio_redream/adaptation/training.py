@@ -47,6 +47,8 @@ class AdaptationConfig:
             and steps of linear growth of both rates.
         rank, alpha: of the LoRA. learn_tokens: train the view tokens, too; else view words stay words.
         caption_dropout: share of pictures without caption.
+        min_step_percent, max_step_percent: range of timesteps, as shares of the schedule. Which side is shown is
+            decided where there is much noise: training there alone teaches views in fewer steps, and no texture.
         preservation: share of a batch that are samples of the unadapted model under the captions without view words;
             ``preservation_images`` of them are made first.
         probe_every: steps between two measurements of the view accuracy, 0 for none. probe_target: stop once it is
@@ -64,6 +66,8 @@ class AdaptationConfig:
     alpha: float | None = None
     learn_tokens: bool = True
     caption_dropout: float = 0.1
+    min_step_percent: float = 0.0
+    max_step_percent: float = 1.0
     preservation: float = 0.0
     preservation_images: int = 16
     probe_every: int = 50
@@ -77,6 +81,12 @@ class AdaptationConfig:
                 "Adaptation needs steps and a batch size of 1 or more",
                 received=(self.steps, self.batch_size),
                 fix="Switch it off with adaptation.enabled: false.",
+            )
+        if not 0.0 <= self.min_step_percent < self.max_step_percent <= 1.0:
+            raise ConfigError(
+                "adaptation.min_step_percent and max_step_percent must be in order and in [0, 1]",
+                received=(self.min_step_percent, self.max_step_percent),
+                fix="0 and 1 are all timesteps.",
             )
         for name in ("caption_dropout", "preservation", "probe_target"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -187,7 +197,8 @@ class _Run:
             for i in torch.nonzero(kept[:, 1] < cfg.preservation).flatten().tolist():
                 clean[i], texts[i] = self._plain[0][which[i]], self._plain[1][int(which[i])]
         texts = ["" if share < cfg.caption_dropout else text for share, text in zip(kept[:, 0].tolist(), texts)]
-        steps = torch.randint(0, len(model.alphas_cumprod), (cfg.batch_size,), generator=generator).to(self.device)
+        low, high = (int(share * len(model.alphas_cumprod)) for share in (cfg.min_step_percent, cfg.max_step_percent))
+        steps = torch.randint(low, high, (cfg.batch_size,), generator=generator).to(self.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = model.add_noise(clean, noise, steps)
         with self.switched.using(NAME):
