@@ -51,6 +51,39 @@ def test_negatives_push_along_what_the_prompt_does_not_say():
     torch.testing.assert_close(said[2], (u + 2.0 * (c - u))[2])  # no negatives: classifier-free guidance
 
 
+def test_view_words_can_weigh_more_than_the_prompt(prompts):
+    c, u, p = torch.randn(3, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    rows = torch.zeros(9, 1, 1)
+    output = torch.cat([c, u, p])
+    said = Condition(rows, view_scale=10.0).combine(output, 3.0)
+    torch.testing.assert_close(said, u + 3.0 * (p - u) + 10.0 * (c - p))
+    torch.testing.assert_close(Condition(rows, view_scale=3.0).combine(output, 3.0), u + 3.0 * (c - u))
+    condition = condition_of(prompts["cfg"], CAMERAS, True, 10.0)
+    with_words, without = (prompts["cfg"].get_text_embeddings(*CAMERAS, words) for words in (True, False))
+    assert torch.equal(condition.embeddings, torch.cat([with_words, without[:3]]))
+    assert condition.twice().blocks == condition.blocks == 3
+    assert torch.equal(condition.twice().embeddings[:6], with_words[:3].repeat(2, 1, 1))
+    for bad in ((prompts["perp"], True), (prompts["cfg"], False)):
+        with pytest.raises(ConfigError, match="view_guidance_scale"):
+            condition_of(bad[0], CAMERAS, bad[1], 10.0)
+
+
+@pytest.mark.parametrize("one_call", [True, False])
+def test_vsd_with_a_view_scale_is_the_formula(tiny_model, prompts, one_call):
+    keys = {"pretrained_model_name_or_path": str(tiny_model), "guidance_scale": 3.0, "one_call": one_call}
+    strong = gradient(VSDGuidance({**keys, "view_guidance_scale": 9.0}), prompts["cfg"], "vsd")
+    same = gradient(VSDGuidance({**keys, "view_guidance_scale": 3.0}), prompts["cfg"], "vsd")
+    usual = gradient(VSDGuidance(keys), prompts["cfg"], "vsd")
+    torch.testing.assert_close(same, usual, rtol=1e-3, atol=1e-6)
+    no_words = VSDGuidance({**keys, "view_dependent_prompting": False})
+    words = (usual - gradient(no_words, prompts["cfg"], "vsd")) / 3.0
+    torch.testing.assert_close(strong - usual, 6.0 * words, rtol=1e-3, atol=1e-5)
+    sds = {key: value for key, value in keys.items() if key != "one_call"}
+    difference = gradient(SDSGuidance({**sds, "view_guidance_scale": 9.0}), prompts["cfg"], "sds")
+    difference = difference - gradient(SDSGuidance(sds), prompts["cfg"], "sds")
+    torch.testing.assert_close(strong - usual, difference, rtol=1e-3, atol=1e-5)
+
+
 def test_blocks_hold_one_row_for_every_view(prompts):
     condition = condition_of(prompts["perp"], CAMERAS, True)
     assert condition.blocks == 4

@@ -1,7 +1,8 @@
 """What a model is told about each view, and how its answers become one guided prediction.
 
-Classifier-free guidance (Ho & Salimans, 2022) has two answers per picture, Perp-Neg (Armandpour et al., 2023) four: the
-prompt, nothing, and two views that this one is not.
+Classifier-free guidance (Ho & Salimans, 2022) has two answers per picture: the prompt and nothing. A third one, the
+prompt without its view words, lets view words be weighed apart, which a model that hardly heeds them needs. Perp-Neg
+(Armandpour et al., 2023) has four: the prompt, nothing, and two views that this one is not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.latent_diffusion import Guess, LatentDiffusion
 from threestudio_redream.runtime.guidance.base import perpendicular_component
 
@@ -23,28 +25,38 @@ class Condition:
     """Text embeddings of ``B`` views, in blocks of ``B``.
 
     Attributes:
-        embeddings: ``[kB, N, F]``: conditional, unconditional, and with Perp-Neg the first and the second negatives.
+        embeddings: ``[kB, N, F]``: conditional, unconditional; then with a view scale the conditional ones without
+            view words, or with Perp-Neg the first and the second negatives.
         weights: ``[B, 2]`` of the negatives, zero or below; None without them.
+        view_scale: guidance scale of the view words; None is that of the prompt.
     """
 
     embeddings: Tensor
     weights: Tensor | None = None
+    view_scale: float | None = None
 
     @property
     def blocks(self) -> int:
-        """Answers per picture: 2, or 4 with Perp-Neg."""
-        return 2 if self.weights is None else 4
+        """Answers per picture: 2, 3 with a view scale, 4 with Perp-Neg."""
+        if self.weights is not None:
+            return 4
+        return 2 if self.view_scale is None else 3
 
     def twice(self) -> Condition:
         """The same about two batches of pictures, one after the other."""
         parts = [part for block in self.embeddings.chunk(self.blocks) for part in (block, block)]
-        return Condition(torch.cat(parts), None if self.weights is None else self.weights.repeat(2, 1))
+        weights = None if self.weights is None else self.weights.repeat(2, 1)
+        return Condition(torch.cat(parts), weights, self.view_scale)
 
     def combine(self, output: Tensor, scale: float) -> Tensor:
         """One prediction ``[B, 4, h, w]`` from the model's answers ``[kB, 4, h, w]``.
 
-        ``u + scale ((c - u) + sum_i w_i perp_i)``, ``perp_i`` being the part of ``n_i - u`` orthogonal to ``c - u``.
+        ``u + scale ((c - u) + sum_i w_i perp_i)``, ``perp_i`` being the part of ``n_i - u`` orthogonal to ``c - u``;
+        with a view scale ``u + scale (p - u) + view_scale (c - p)``, ``p`` being the prompt without view words.
         """
+        if self.view_scale is not None:
+            conditional, unconditional, plain = output.chunk(3)
+            return unconditional + scale * (plain - unconditional) + self.view_scale * (conditional - plain)
         conditional, unconditional, *negatives = output.chunk(self.blocks)
         towards = conditional - unconditional
         direction = towards
@@ -55,14 +67,26 @@ class Condition:
         return unconditional + scale * direction
 
 
-def condition_of(prompt_utils: Any, where: tuple[Tensor, Tensor, Tensor], view_dependent: bool) -> Condition:
+def condition_of(
+    prompt_utils: Any, where: tuple[Tensor, Tensor, Tensor], view_dependent: bool, view_scale: float | None = None
+) -> Condition:
     """Ask a prompt processor's output about cameras: elevation, azimuth (degrees) and distance, ``[B]`` each.
 
     Perp-Neg is used if the prompt processor says so (``use_perp_neg``).
 
     Raises:
-        ConfigError: Perp-Neg without view-dependent prompting.
+        ConfigError: Perp-Neg or a view scale without view-dependent prompting, or both of them.
     """
+    if view_scale is not None and (not view_dependent or getattr(prompt_utils, "use_perp_neg", False)):
+        raise ConfigError(
+            "view_guidance_scale needs view-dependent prompting, and none of Perp-Neg",
+            received=view_scale,
+            fix="Set view_dependent_prompting: true and use_perp_neg: false.",
+        )
+    if view_scale is not None:
+        with_words = prompt_utils.get_text_embeddings(*where, True)
+        plain = prompt_utils.get_text_embeddings(*where, False)[: len(where[0])]
+        return Condition(torch.cat([with_words, plain]), view_scale=view_scale)
     if not getattr(prompt_utils, "use_perp_neg", False):
         return Condition(prompt_utils.get_text_embeddings(*where, view_dependent))
     embeddings, weights = prompt_utils.get_text_embeddings_perp_neg(*where, view_dependent)

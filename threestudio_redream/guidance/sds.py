@@ -24,6 +24,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
     Keys:
         pretrained_model_name_or_path: ``mini``, a folder, or a hub id. weights_dtype: float32, bfloat16, float16.
         guidance_scale: of classifier-free guidance; 100 is usual for Stable Diffusion, 4 to 7 for the mini model.
+        view_guidance_scale: of the view words alone; None weighs them as the rest of the prompt.
         gradient: how the residual reaches the render. ``encoder``: through the autoencoder's encoder, as published.
             ``decoder``: towards the decoded estimate of the clean picture, with the weight that the latent form has,
             ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
@@ -36,6 +37,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
         pretrained_model_name_or_path: str = "mini"
         weights_dtype: str = "float32"
         guidance_scale: float = 5.0
+        view_guidance_scale: float | None = None
         gradient: str = "encoder"
         weighting: str = "sds"
         image_loss: bool = False
@@ -88,9 +90,8 @@ class SDSGuidance(GuidanceClock, BaseObject):
         count = latents.shape[0]
         steps = self.sample_timesteps(count, "cpu", generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        condition = condition_of(
-            prompt_utils, (elevation, azimuth, camera_distances), self.cfg.view_dependent_prompting
-        )
+        where = (elevation, azimuth, camera_distances)
+        condition = condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.cfg.view_guidance_scale)
         alpha, sigma = self.model.alpha_sigma(steps)
         weight = timestep_weight(alpha, sigma, self.cfg.weighting)
         with torch.no_grad():

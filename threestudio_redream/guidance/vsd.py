@@ -82,6 +82,8 @@ class VSDGuidance(GuidanceClock, BaseModule):
         particle_model_name_or_path: another model for the LoRA; by default both share one UNet. It needs the same
             latents and text embeddings.
         guidance_scale: of the target; 7.5 is usual for Stable Diffusion, 2 to 4 for the mini model.
+        view_guidance_scale: of the view words alone; None weighs them as the rest of the prompt. More helps a model
+            that hardly heeds them, and costs one more answer per picture.
         guidance_scale_lora: of the particles' model; 1 is published, less adds the entropy of views (ESD).
         gradient: ``encoder`` or ``decoder``; see :mod:`threestudio_redream.guidance.losses`.
         weighting: of timesteps, see :func:`~threestudio_redream.guidance.losses.timestep_weight`.
@@ -100,6 +102,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         particle_model_name_or_path: str | None = None
         weights_dtype: str = "float32"
         guidance_scale: float = 7.5
+        view_guidance_scale: float | None = None
         guidance_scale_lora: float = 1.0
         gradient: str = "encoder"
         weighting: str = "sds"
@@ -192,7 +195,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         question = Question(
             steps,
             noise,
-            condition_of(prompt_utils, where, self.cfg.view_dependent_prompting),
+            condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.cfg.view_guidance_scale),
             prompt_utils.get_text_embeddings(*where, False),
             self._camera(c2w, count),
         )
