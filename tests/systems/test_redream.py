@@ -47,6 +47,13 @@ def launch(model, *arguments):
     return main(["--config", CONFIG, "--gpu", "cpu", *SMALL, *names, *arguments])
 
 
+def without(config, *keys):
+    """A configuration's text without the lines of these keys."""
+    return "".join(
+        line for line in config.splitlines(True) if not line.strip().startswith(tuple(f"{k}:" for k in keys))
+    )
+
+
 def _words(capsys):
     out = capsys.readouterr()
     return " ".join((out.out + out.err).split())
@@ -117,7 +124,7 @@ def test_without_assets_it_is_vsd_bit_by_bit(here, tiny_model, capsys):
     assert launch(tiny_model, "trainer.max_steps=3", *off) == 0
     alone = parameters(here / "outputs/redream/small", 3)
     vsd = (Path(CONFIG).read_text("utf-8")).replace("redream-guidance", "redream-vsd-guidance")
-    vsd = vsd.replace("    delta_every: 3\n", "").replace("    delta_until: 300\n", "")
+    vsd = without(vsd, "delta_every", "delta_until", "adapter_gate")
     (here / "vsd.yaml").write_text(vsd, encoding="utf-8")
     names = [f"system.{part}.pretrained_model_name_or_path={tiny_model}" for part in ("guidance", "prompt_processor")]
     arguments = ["trainer.max_steps=3", "tag=vsd", *off, "system.adaptation.enabled=false"]
@@ -137,7 +144,7 @@ def test_without_assets_it_is_vsd_bit_by_bit(here, tiny_model, capsys):
 
 def test_a_guidance_that_cannot_be_adapted_is_named(here, tiny_model, capsys):
     sds = (Path(CONFIG).read_text("utf-8")).replace("redream-guidance", "redream-sds-guidance")
-    sds = sds.replace("    delta_every: 3\n", "").replace("    delta_until: 300\n", "")
+    sds = without(sds, "delta_every", "delta_until", "adapter_gate")
     (here / "sds.yaml").write_text(sds, encoding="utf-8")
     names = [f"system.{part}.pretrained_model_name_or_path={tiny_model}" for part in ("guidance", "prompt_processor")]
     assert main(["--config", str(here / "sds.yaml"), "--gpu", "cpu", *SMALL, *names, "trainer.max_steps=1"]) == 2
