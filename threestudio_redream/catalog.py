@@ -31,4 +31,5 @@ REDREAM_MODULES: dict[str, str] = {
     "redream-guidance": "threestudio_redream.guidance.redream",
     "redream-vsd-guidance": "threestudio_redream.guidance.vsd",
     "redream-stable-diffusion-prompt-processor": "threestudio_redream.prompt_processors.stable_diffusion",
+    "retrieved-asset-initializer": "threestudio_redream.geometry.retrieved_asset_initializer",
 }

@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from threestudio_redream import __version__
+from threestudio_redream.adaptation.cli import adapt
 from threestudio_redream.errors import RedreamError
 from threestudio_redream.retrieval.cli import index_app
 from threestudio_redream.retrieval.cli_search import fetch, search
@@ -171,6 +172,7 @@ def report(
 
 app.add_typer(index_app)
 app.command("search")(search)
+app.command("adapt")(adapt)
 app.command("fetch")(fetch)
 
 

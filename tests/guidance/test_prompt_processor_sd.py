@@ -77,3 +77,13 @@ def test_view_tokens_replace_the_view_words(tiny_model, tmp_path, monkeypatch):
     assert torch.equal(untrained().text_embeddings, words().text_embeddings)  # no view words, no tokens
     untrained.use_view_tokens(None)
     assert torch.equal(untrained().text_embeddings_vd, words().text_embeddings_vd)
+
+
+def test_the_text_encoder_can_live_on_another_device(tiny_model):
+    keys = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat"}
+    assert StableDiffusionPromptProcessor(keys).open_encoder().vectors.device.type == "cpu"
+    processor = StableDiffusionPromptProcessor(keys)
+    processor.cfg.encoder_device = "meta"
+    encoder = processor.open_encoder()
+    assert encoder.vectors.device.type == "meta"
+    assert {weight.device.type for weight in encoder.parameters()} == {"meta"}

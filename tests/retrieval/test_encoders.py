@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from threestudio_redream.errors import ConfigError, MissingExtraError
+from threestudio_redream.hub import HubOfflineError
 from threestudio_redream.retrieval.encoders import Preprocessing, dtype_error, open_encoder
 from threestudio_redream.retrieval.encoders.light import LightText, NotLightError
 from threestudio_redream.retrieval.encoders.weights import digest, find_model, json_file, model_files
@@ -355,7 +356,7 @@ def test_unknown_names(name: str) -> None:
 def test_models_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         find_model(str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="from the hub") as caught:
+    with pytest.raises(HubOfflineError, match="not on this machine") as caught:
         find_model("someone/some-model-that-is-not-cached@0123")
     assert "HF_HUB_OFFLINE" in caught.value.fix
     monkeypatch.setattr("threestudio_redream.mini.CLIP", tmp_path / "clip")

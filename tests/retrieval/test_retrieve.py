@@ -58,6 +58,14 @@ def test_assets_can_be_named_and_a_wrong_one_is_not_trusted():
         retrieve("a blue robot", RetrievalConfig(index=MINI, asset_ids=("no-such-asset",)))
 
 
+def test_without_the_gate_a_wrong_asset_counts_fully():
+    cfg = RetrievalConfig(index=MINI, asset_ids=(_teapot(),), gate=False)
+    wrong = retrieve("a blue robot", cfg)
+    assert wrong.references[0].reliability == 1.0
+    assert wrong.outcome == "nothing_similar"  # what was measured stays on record
+    assert wrong.references[0].score_image < wrong.threshold
+
+
 def _teapot():
     return next(r.asset_id for r in module.Index.open(MINI).records() if r.asset_id.startswith("teapot"))
 

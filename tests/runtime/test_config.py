@@ -141,3 +141,19 @@ def test_largest_value():
     assert largest_value(2) == 2
     assert largest_value([0, 1.0, 0.5, 10]) == 1.0
     assert largest_value([0, 0.0, 5.0, 10, 1.0, 20]) == 5.0
+
+
+SYSTEM = "system: {guidance: {pretrained_model_name_or_path: a}, prompt_processor: {prompt: x}}"
+
+
+def test_one_word_names_the_model_of_every_component(tmp_path):
+    base = f"{{name: n, tag: t, use_timestamp: false, exp_root_dir: {tmp_path}}}"
+    for yamls, cli in (((base, SYSTEM), ["model=b/c"]), ((base, SYSTEM, "model: b/c"), [])):
+        cfg = load_config(*yamls, cli_args=cli, from_string=True)
+        assert cfg.system["guidance"]["pretrained_model_name_or_path"] == "b/c"
+        assert cfg.system["prompt_processor"] == {"prompt": "x", "pretrained_model_name_or_path": "b/c"}
+    cfg = load_config(base, SYSTEM, from_string=True)
+    assert cfg.system["guidance"]["pretrained_model_name_or_path"] == "a"
+    with pytest.raises(ConfigError, match="no part that a model could be for") as error:
+        load_config(base, "system: {loss: {}}", cli_args=["model=b/c"], from_string=True)
+    assert error.value.received == "b/c"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from threestudio_redream.assets import normalise, sample_asset
 from threestudio_redream.assets.rasteriser import render_asset
@@ -48,3 +49,17 @@ def test_normals_count_where_both_have_some_and_colour_does_not():
     for normal, expected in ((up, 0.0), (turned, 1.0), (-up, 2.0)):
         terms = prior_losses({**out, "comp_normal": (normal + 1.0) / 2.0}, reference)
         assert float(terms["prior_normal"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_normals_are_compared_as_the_renderer_gives_them():
+    """Scaled by the opacity: a pixel that is half covered by the right normal is right."""
+    normal = functional.normalize(torch.tensor([0.3, -0.5, 0.8]), dim=0).expand(1, 3, 3, 3)
+    across = functional.normalize(torch.linalg.cross(normal, normal.flip(-1)), dim=-1)
+    opacity = torch.linspace(0.05, 1.0, 9).view(1, 3, 3, 1).requires_grad_(True)
+    reference = ReferenceView(torch.zeros(1, 3, 3, 3), torch.ones(1, 3, 3, 1), normal)
+    for wanted, seen in ((0.0, normal), (1.0, across)):
+        out = {"comp_rgb": torch.zeros(1, 3, 3, 3), "opacity": opacity, "comp_normal": (seen + 1.0) * 0.5 * opacity}
+        loss = prior_losses(out, reference)["prior_normal"]
+        assert loss.item() == pytest.approx(wanted, abs=1e-5)
+        (gradient,) = torch.autograd.grad(loss, opacity)
+        assert float(gradient.abs().max()) < 1e-5  # it turns the surface and does not hide it

@@ -116,6 +116,7 @@ def adapt(
     *,
     folder: Path | None = None,
     held_out: References | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Adaptation:
     """Train the adapter ``views`` of ``switched`` and the view tokens of ``encoder``.
 
@@ -123,6 +124,7 @@ def adapt(
         switched: holds ``model.unet`` and an adapter ``views`` as it was added. references: what is learnt.
         folder: for checkpoints; a run that was stopped goes on there and ends in the same bits.
         held_out: renders for the probe; without them it looks at ``references``.
+        progress: called after every step with the steps done, all steps, and the seconds that are left.
 
     Returns:
         copies of what was trained; the modules hold the same values.
@@ -130,7 +132,7 @@ def adapt(
     Raises:
         CheckpointError: the folder's checkpoint belongs to another run.
     """
-    return _Run(model, switched, encoder, references, cfg, folder, held_out or references).train()
+    return _Run(model, switched, encoder, references, cfg, folder, held_out or references).train(progress)
 
 
 class _Run:
@@ -158,7 +160,7 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self._sum, self._count = 0.0, 0
 
-    def train(self) -> Adaptation:
+    def train(self, progress: Callable[[int, int, float], None] | None) -> Adaptation:
         cfg = self.cfg
         trained_before = self.switched.train_only(NAME)
         self.encoder.vectors.requires_grad_(cfg.learn_tokens)
@@ -177,6 +179,9 @@ class _Run:
             last = self.step == cfg.steps
             if last or (cfg.probe_every and self.step % cfg.probe_every == 0):
                 self._report((time.perf_counter() - started) / (self.step - first))
+            if progress is not None:
+                pace = (time.perf_counter() - started) / (self.step - first)
+                progress(self.step, cfg.steps, 0.0 if self.done else (cfg.steps - self.step) * pace)
             if self.path is not None and (last or self.done or self.step % cfg.save_every == 0):
                 self._save()
         self.optimizer.zero_grad(set_to_none=True)

@@ -193,14 +193,18 @@ class AssetViewDataset(Dataset, Updateable):
 
 @register("redream-asset-datamodule")
 class AssetViewsDataModule(SteppedDataModule):
-    """Training rays, 16 held-out views, and a turntable of one asset."""
+    """Training rays, 16 held-out views, and a turntable of one asset.
+
+    Args:
+        renderer: of an asset that is open already; else the one that ``cfg.asset`` names is opened.
+    """
 
     cfg: AssetViewsConfig
 
-    def __init__(self, cfg: Any | None = None) -> None:
+    def __init__(self, cfg: Any | None = None, renderer: Any = None) -> None:
         super().__init__()
         self.cfg = parse_structured(AssetViewsConfig, cfg)
-        self._renderer: Any = None
+        self._renderer = renderer
 
     def setup(self, stage: str | None = None) -> None:
         if self._renderer is None:

@@ -73,7 +73,8 @@ def prior_losses(out: Mapping[str, Tensor], reference: ReferenceView, trust: flo
     blind to colour.
 
     Args:
-        out: of the renderer; ``comp_rgb [B, H, W, 3]``, ``opacity [B, H, W, 1]``, maybe ``comp_normal`` in [0, 1].
+        out: of the renderer; ``comp_rgb [B, H, W, 3]``, ``opacity [B, H, W, 1]``, maybe ``comp_normal``: unit normals
+            moved to [0, 1] and then scaled by the opacity.
         trust: factor on all of them, the asset's reliability.
     """
     terms = {
@@ -81,7 +82,8 @@ def prior_losses(out: Mapping[str, Tensor], reference: ReferenceView, trust: flo
         "prior_mask": functional.mse_loss(out["opacity"], reference.mask),
     }
     if "comp_normal" in out:
-        normal = functional.normalize(out["comp_normal"] * 2.0 - 1.0, dim=-1)
+        unscaled = out["comp_normal"] / out["opacity"].clamp(min=1e-5)
+        normal = functional.normalize(unscaled * 2.0 - 1.0, dim=-1)
         seen = reference.mask * out["opacity"].detach()
         wrong = 1.0 - (normal * reference.normal).sum(-1, keepdim=True)
         terms["prior_normal"] = (seen * wrong).sum() / seen.sum().clamp(min=1.0)

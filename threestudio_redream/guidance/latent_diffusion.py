@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.guidance.models import load_component, resolve_model
+from threestudio_redream.guidance.memory import MemoryConfig, apply_memory
+from threestudio_redream.guidance.models import load_component
 
 __all__ = ["Guess", "LatentDiffusion"]
 
@@ -55,21 +56,32 @@ class LatentDiffusion:
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @staticmethod
-    def load(name: str, *, device: torch.device | str = "cpu", dtype: str = "float32") -> LatentDiffusion:
+    def load(
+        name: str,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: str = "float32",
+        memory: MemoryConfig | Mapping[str, Any] | None = None,
+    ) -> LatentDiffusion:
         """Open a model named as in :func:`~threestudio_redream.guidance.models.resolve_model`.
 
+        Args:
+            dtype: ``float32``, ``bfloat16`` or ``float16``, of the weights. memory: how to save memory, see
+                :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
+
         Raises:
-            ConfigError: unknown dtype, or a part cannot be loaded.
+            ConfigError: unknown dtype or kind of saving, or a part cannot be loaded.
         """
         if dtype not in _DTYPES:
             raise ConfigError("Unknown weights dtype", received=dtype, fix=f"Use one of {', '.join(_DTYPES)}.")
-        model = resolve_model(name)
-        vae = load_component(model, "vae", "diffusers", "AutoencoderKL", torch_dtype=_DTYPES[dtype])
-        unet = load_component(model, "unet", "diffusers", "UNet2DConditionModel", torch_dtype=_DTYPES[dtype])
-        scheduler = load_component(model, "scheduler", "diffusers", "DDPMScheduler")
+        vae = load_component(name, "vae", "diffusers", "AutoencoderKL", torch_dtype=_DTYPES[dtype])
+        unet = load_component(name, "unet", "diffusers", "UNet2DConditionModel", torch_dtype=_DTYPES[dtype])
+        scheduler = load_component(name, "scheduler", "diffusers", "DDPMScheduler")
         for part in (vae, unet):
             part.to(device).eval().requires_grad_(False)
-        return LatentDiffusion(vae, unet, scheduler)
+        model = LatentDiffusion(vae, unet, scheduler)
+        apply_memory(model, memory)
+        return model
 
     # ------------------------------------------------------------------ pictures and latents
     def image_size(self) -> int:
@@ -128,10 +140,13 @@ class LatentDiffusion:
         return alpha * noise - sigma * clean
 
     def predict(self, noisy: Tensor, steps: Tensor, context: Tensor, unet: Callable[..., Any] | None = None) -> Tensor:
-        """Raw UNet output ``[B, 4, h, w]`` float32 for text embeddings ``[B, N, F]``; another ``unet`` may be given."""
+        """Raw UNet output ``[B, 4, h, w]`` float32 for text embeddings ``[B, N, F]``; another ``unet`` may be given.
+
+        The embeddings may be on another device: a text encoder can stay on the CPU.
+        """
         model = self.unet if unet is None else unet
         dtype = self.unet.dtype
-        return model(noisy.to(dtype), steps, encoder_hidden_states=context.to(dtype)).sample.float()
+        return model(noisy.to(dtype), steps, encoder_hidden_states=context.to(noisy.device, dtype)).sample.float()
 
     def guided(self, noisy: Tensor, steps: Tensor, embeddings: Tensor, scale: float) -> Guess:
         """Classifier-free guidance (Ho & Salimans, 2022): ``u + scale (c - u)``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
             ``decoder``: towards the decoded estimate of the clean picture, with the weight that the latent form has,
             ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
         weighting: see :func:`timestep_weight`. image_loss: also return ``loss_image``, see :func:`image_loss`.
+        memory: see :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
     """
 
@@ -41,6 +42,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
         gradient: str = "encoder"
         weighting: str = "sds"
         image_loss: bool = False
+        memory: dict = field(default_factory=dict)
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
         grad_clip: Any = None
@@ -53,7 +55,10 @@ class SDSGuidance(GuidanceClock, BaseObject):
     def configure(self) -> None:
         check_gradient(self.cfg.gradient)
         self.model = LatentDiffusion.load(
-            self.cfg.pretrained_model_name_or_path, device=self.device, dtype=self.cfg.weights_dtype
+            self.cfg.pretrained_model_name_or_path,
+            device=self.device,
+            dtype=self.cfg.weights_dtype,
+            memory=self.cfg.memory,
         )
         timestep_weight(torch.ones(1), torch.ones(1), self.cfg.weighting)
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))

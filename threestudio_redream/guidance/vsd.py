@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -91,6 +91,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         camera_condition: ``extrinsics`` (the camera-to-world matrix) or ``none``.
         camera_dropout: share of pictures whose camera is hidden in ``loss_lora``.
         image_loss: also return ``loss_image``, see :func:`~threestudio_redream.guidance.losses.image_loss`.
+        memory: see :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
         one_call: ask for both scores in one call of the UNet, which is faster where a call is small; separate calls
             need less memory.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
@@ -112,6 +113,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         camera_condition: str = "extrinsics"
         camera_dropout: float = 0.1
         image_loss: bool = False
+        memory: dict = field(default_factory=dict)
         one_call: bool = True
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -138,13 +140,15 @@ class VSDGuidance(GuidanceClock, BaseModule):
                 fix="0.1 and 1 are usual.",
             )
         self.model = LatentDiffusion.load(
-            cfg.pretrained_model_name_or_path, device=self.device, dtype=cfg.weights_dtype
+            cfg.pretrained_model_name_or_path, device=self.device, dtype=cfg.weights_dtype, memory=cfg.memory
         )
         self.switched = SwitchedUNet(self.model.unet)
         self.particle_model, self.particle_switched = self.model, self.switched
         if cfg.particle_model_name_or_path is not None:
             name = cfg.particle_model_name_or_path
-            self.particle_model = LatentDiffusion.load(name, device=self.device, dtype=cfg.weights_dtype)
+            self.particle_model = LatentDiffusion.load(
+                name, device=self.device, dtype=cfg.weights_dtype, memory=cfg.memory
+            )
             self.particle_switched = SwitchedUNet(self.particle_model.unet)
         weights = self.particle_switched.add(PARTICLES, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
         # Only these are parameters of this module: checkpoints hold a few megabytes, not Stable Diffusion.

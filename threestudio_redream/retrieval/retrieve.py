@@ -21,7 +21,7 @@ from threestudio_redream.retrieval.index.reader import Index
 from threestudio_redream.retrieval.sources.paths import below
 from threestudio_redream.retrieval.types import AssetRecord, Hit, Outcome
 
-__all__ = ["Reference", "RetrievalConfig", "Retrieved", "reliability", "retrieve"]
+__all__ = ["Reference", "RetrievalConfig", "Retrieved", "index_folder", "reliability", "retrieve"]
 
 log = logging.getLogger("pytorch_lightning")
 
@@ -38,6 +38,8 @@ class RetrievalConfig:
         asset_ids: use these assets of the index instead of searching; their scores are measured all the same.
         source_root: folder of the files, for an index of a folder that holds no copies.
         trust_width: how far above the index's threshold a score must be for full reliability; see :func:`reliability`.
+        gate: whether the reliability acts. Without it every asset counts fully, also one that does not resemble the
+            prompt: for negative controls.
         cache: folder of downloads for Objaverse indexes; empty is the usual one.
     """
 
@@ -49,6 +51,7 @@ class RetrievalConfig:
     asset_ids: tuple[str, ...] = ()
     source_root: str = ""
     trust_width: float = 0.02
+    gate: bool = True
     cache: str = ""
 
 
@@ -116,7 +119,7 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
     Raises:
         RetrievalError: no index there, an asset that it does not hold, or no asset whose file can be used.
     """
-    folder = _index_folder(cfg.index)
+    folder = index_folder(cfg.index)
     spec = read_manifest(folder).spec
     encoder = open_encoder(cfg.encoder or spec.encoder.name, texts_only=spec.settings.get("source") != "objaverse")
     index = Index.open(folder, encoder)
@@ -143,7 +146,7 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
             log.warning("Passing over asset %s: %s", hit.record.asset_id, cause)
             continue
         score = hit.score_text if np.isnan(hit.score_image) else hit.score_image
-        trust = reliability(score, result.threshold, cfg.trust_width)
+        trust = reliability(score, result.threshold, cfg.trust_width) if cfg.gate else 1.0
         known = hit.record.front_deg is not None
         references.append(Reference(hit.record, hit.score_text, hit.score_image, asset, known, trust))
     if not references:
@@ -153,7 +156,8 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
     return Retrieved(prompt, str(folder), index.manifest.content, result.outcome, result.threshold, tuple(references))
 
 
-def _index_folder(name: str) -> Path:
+def index_folder(name: str) -> Path:
+    """The folder of an index; a relative one may also lie beside the package."""
     path = Path(name).expanduser()
     beside = Path(__file__).resolve().parents[2] / path
     return beside if not path.exists() and not path.is_absolute() and beside.exists() else path

@@ -2,6 +2,7 @@
 
 Merge order: yaml files from left to right, the command line (``key=value``), then keyword
 arguments; interpolations are resolved last. Unknown keys are errors that name the near ones.
+``model=NAME`` is short for the diffusion model of guidance and prompt processor together.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
     "not": lambda s: not s,
     "cmaxgt0orcmaxgt0": lambda a, b: largest_value(a) > 0 or largest_value(b) > 0,
 }
+
+MODEL_KEY = "pretrained_model_name_or_path"
 
 # omegaconf 2.4 renamed the function
 _register_resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
@@ -118,7 +121,8 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
                 fix="Write for example system.loss.lambda_rgb=1000 (no leading dashes or plus signs).",
             )
     try:
-        merged = OmegaConf.merge(*parts, OmegaConf.from_cli(list(cli_args)), kwargs)
+        merged = cast(DictConfig, OmegaConf.merge(*parts, OmegaConf.from_cli(list(cli_args)), kwargs))
+        _spread_model(merged)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as cause:
         raise ConfigError(
@@ -126,7 +130,7 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
             received=[str(y) for y in yamls] if not from_string else "yaml text",
             fix="A ??? stands for a value you must give on the command line.",
         ) from cause
-    return parse_structured(ExperimentConfig, cast(DictConfig, merged))
+    return parse_structured(ExperimentConfig, merged)
 
 
 def parse_structured(fields: Any, cfg: Mapping[str, Any] | None = None) -> Any:
@@ -173,6 +177,26 @@ def dump_config(path: str | Path, config: Any) -> None:
     from threestudio_redream.runtime.files import atomic_write_text
 
     atomic_write_text(path, OmegaConf.to_yaml(config))
+
+
+def _spread_model(merged: DictConfig) -> None:
+    """``model: NAME`` at the top, or ``model=NAME``, names the diffusion model of every component."""
+    if "model" not in merged:
+        return
+    name = merged.pop("model")
+    places = [
+        f"system.{part}.{MODEL_KEY}"
+        for part in ("guidance", "prompt_processor")
+        if OmegaConf.select(merged, f"system.{part}") is not None
+    ]
+    if not places:
+        raise ConfigError(
+            "The configuration has no part that a model could be for",
+            received=name,
+            fix="model=NAME goes with a system that has guidance and prompt_processor.",
+        )
+    for place in places:
+        OmegaConf.update(merged, place, name)
 
 
 def _read_yaml(path: Path) -> Any:

@@ -81,11 +81,12 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         _check_types()
 
     import threestudio_redream  # noqa: F401  (makes the names known)
+    from threestudio_redream.preflight import preflight
     from threestudio_redream.runtime.checkpoint import resolve_checkpoint
     from threestudio_redream.runtime.config import load_config
     from threestudio_redream.runtime.device import get_rank, set_device
     from threestudio_redream.runtime.extensions import load_custom_modules
-    from threestudio_redream.runtime.registry import find
+    from threestudio_redream.runtime.out_of_memory import advise_when_out_of_memory
     from threestudio_redream.runtime.stand_in import install
 
     install()  # extensions written for upstream import threestudio
@@ -93,10 +94,17 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     cfg = load_config(*args.config, cli_args=overrides, n_gpus=devices)
     checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)
     cfg.resume = None if checkpoint is None else str(checkpoint)
-    training = not (args.validate or args.test or args.export)
+    preflight(cfg, training=not (args.validate or args.test or args.export))
     set_device(f"cuda:{get_rank() % devices}" if accelerator == "cuda" else accelerator)
     pl.seed_everything(cfg.seed + get_rank(), workers=True, verbose=False)
+    with advise_when_out_of_memory(cfg):
+        _run_stage(args, cfg, checkpoint, accelerator, devices)
 
+
+def _run_stage(args: argparse.Namespace, cfg: Any, checkpoint: Any, accelerator: str, devices: int) -> None:
+    from threestudio_redream.runtime.registry import find
+
+    training = not (args.validate or args.test or args.export)
     datamodule = find(cfg.data_type)(cfg.data)
     system = find(cfg.system_type)(cfg.system, resumed=checkpoint is not None)
     system.set_save_dir(os.path.join(cfg.trial_dir, "save"))

@@ -139,9 +139,10 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         terms = {name.removeprefix("loss_"): value for name, value in said.items() if name.startswith("loss_")}
         for name in said.keys() - {f"loss_{term}" for term in terms} - {"eval"}:
             self.log(f"train/{name}", float(said[name]))
+        asked = dict(terms)
         terms |= {name: value for name, value in regularisers(out).items() if f"lambda_{name}" in self.cfg.loss}
         terms |= self._repulsion(out, batch)
-        terms |= self.extra_terms(out, batch)
+        terms |= self.extra_terms(out, batch, asked)
         total = torch.zeros((), device=self.device)
         for name, value in terms.items():
             if f"lambda_{name}" not in self.cfg.loss:
@@ -203,8 +204,10 @@ class ScoreDistillationSystem(BaseLift3DSystem):
     def before_guidance(self, out: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Add to the batch what the guidance should know. Override."""
 
-    def extra_terms(self, out: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Further loss terms by the name after ``lambda_``. Override."""
+    def extra_terms(
+        self, out: dict[str, Tensor], batch: dict[str, Any], asked: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Further loss terms by the name after ``lambda_``; ``asked`` are the guidance's own. Override."""
         return {}
 
     # ------------------------------------------------------------------ evaluation

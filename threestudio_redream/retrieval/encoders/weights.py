@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.hub import fetch
 
 __all__ = ["digest", "find_model", "json_file", "model_files"]
 
@@ -37,28 +37,15 @@ def find_model(name: str) -> Path:
             safetensors and JSON); with ``HF_HUB_OFFLINE=1`` it must be in the hub's cache already.
 
     Raises:
-        ConfigError: there is no such folder, or the hub does not hand it out.
+        ConfigError: there is no such folder. HubError: the hub does not hand it out.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError("The model folder does not exist", received=name, fix="Check the path, or give a hub id.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     repository, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_WANTED)))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as cause:
-        offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-        raise ConfigError(
-            f"The model cannot be had from the hub: {str(cause).splitlines()[0] if str(cause) else cause!r}",
-            received=name,
-            fix="HF_HUB_OFFLINE is set: unset it, or give a local folder as hf:FOLDER."
-            if offline
-            else "Check the name and the network, or give a local folder as hf:FOLDER.",
-        ) from cause
+    return fetch(repository, _WANTED, revision or None)
 
 
 def json_file(path: Path) -> dict[str, Any]:
