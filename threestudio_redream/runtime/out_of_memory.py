@@ -72,12 +72,12 @@ def advice(cfg: Any) -> list[str]:
             "recompute instead of keep: system.guidance.memory.unet_checkpointing=true "
             "system.guidance.memory.vae_checkpointing=true"
         )
-    if ours and system.get("guidance_type") != "redream-sds-guidance" and guidance.get("one_call", True):
-        lines.append("one score at a time: system.guidance.one_call=false")
     adaptation = system.get("adaptation") or {}
     batch = adaptation.get("batch_size", 0)
     if isinstance(batch, int) and batch > 1:
         lines.append(f"a smaller batch for the adaptation: system.adaptation.batch_size={batch // 2}")
+    if ours and system.get("guidance_type") != "redream-sds-guidance" and guidance.get("one_call", True):
+        lines.append("one score at a time: system.guidance.one_call=false")
     if ours and not (system.get("prompt_processor") or {}).get("encoder_device"):
         lines.append("the text encoder on the CPU: system.prompt_processor.encoder_device=cpu")
     lines.append("if it happened while test views were rendered: system.renderer.eval_chunk_size=20000")
