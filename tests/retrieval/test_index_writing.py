@@ -15,6 +15,7 @@ from toy_index import ToyEncoder, stage_toys, toy_records, toy_spec, toy_vectors
 
 from threestudio_redream.retrieval.errors import IndexBusyError, IndexMismatchError, RetrievalError
 from threestudio_redream.retrieval.index.lock import write_lock
+from threestudio_redream.retrieval.index.parquet import ParquetFile, write_parquet
 from threestudio_redream.retrieval.index.reader import Index
 from threestudio_redream.retrieval.index.spec import Calibration, IndexSpec
 from threestudio_redream.retrieval.index.verify import verify_index
@@ -361,3 +362,29 @@ def test_shards_of_many_processes_and_leftovers_of_dead_ones(tmp_path: Path) -> 
     os.utime(dead, (0, 0))
     assert writer.commit().content == write_toy_index(tmp_path / "clean", 10).content
     assert not dead.exists()
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["", "", ""],
+        ["same", "same", "same"],
+        ["abcd", "efgh", "ijkl"],
+        ["abcd", "efg", "hijkl"],  # as long as three of four letters
+        ["ä", "bb", "ü"],
+        ["one"],
+    ],
+)
+def test_columns_of_texts_come_back(tmp_path: Path, texts: list[str]) -> None:
+    path = tmp_path / "table.parquet"
+    write_parquet(path, {"name": "text"}, {"name": texts})
+    assert ParquetFile(path.read_bytes(), {"name": "text"}, len(texts)).read_group(0)["name"] == texts
+
+
+def test_a_length_that_is_damaged_among_equal_ones_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    write_parquet(path, {"name": "text"}, {"name": ["abcd", "efgh", "ijkl"]})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"efgh") - 4] = 5
+    with pytest.raises(ValueError, match="text"):
+        ParquetFile(bytes(data), {"name": "text"}, 3).read_group(0)
