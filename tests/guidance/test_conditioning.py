@@ -84,6 +84,21 @@ def test_vsd_with_a_view_scale_is_the_formula(tiny_model, prompts, one_call):
     torch.testing.assert_close(strong - usual, difference, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [SDSGuidance, VSDGuidance])
+def test_guidance_scales_follow_the_clock(tiny_model, kind):
+    keys = {"pretrained_model_name_or_path": str(tiny_model)}
+    guidance = kind({**keys, "guidance_scale": [0, 8.0, 4.0, 100], "view_guidance_scale": [50, 20.0, 10.0, 100]})
+    found = []
+    for step in (0, 50, 75, 300):
+        guidance.update_step(0, step)
+        found.append((guidance.guidance_scale, guidance.view_guidance_scale))
+    assert found == [(8.0, 20.0), (6.0, 20.0), (5.0, 15.0), (4.0, 10.0)]
+    plain = kind(keys)
+    assert (plain.guidance_scale, plain.view_guidance_scale) == (kind.Config().guidance_scale, None)
+    with pytest.raises(ConfigError, match="schedule"):
+        kind({**keys, "guidance_scale": "large"})
+
+
 def test_blocks_hold_one_row_for_every_view(prompts):
     condition = condition_of(prompts["perp"], CAMERAS, True)
     assert condition.blocks == 4

@@ -16,8 +16,9 @@ from torch import Tensor
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.latent_diffusion import Guess, LatentDiffusion
 from threestudio_redream.runtime.guidance.base import perpendicular_component
+from threestudio_redream.runtime.schedule import C
 
-__all__ = ["Condition", "condition_of", "guided"]
+__all__ = ["Condition", "GuidanceScales", "condition_of", "guided"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,32 @@ def condition_of(
     count = len(where[0])
     main, negatives = embeddings[: 2 * count], embeddings[2 * count :]
     return Condition(torch.cat([main, negatives[0::2], negatives[1::2]]), weights.to(embeddings.device))
+
+
+class GuidanceScales:
+    """Guidance scales that follow the training clock. Mix in before :class:`GuidanceClock`.
+
+    ``cfg`` needs ``guidance_scale`` (scheduled) and ``view_guidance_scale`` (scheduled, or None). Call
+    :meth:`set_guidance_scales` in ``configure``.
+    """
+
+    cfg: Any
+    guidance_scale: float
+    view_guidance_scale: float | None
+
+    def set_guidance_scales(self, epoch: int = 0, global_step: int = 0) -> None:
+        """Set both scales for a step.
+
+        Raises:
+            ConfigError: a schedule that is none.
+        """
+        view = self.cfg.view_guidance_scale
+        self.guidance_scale = float(C(self.cfg.guidance_scale, epoch, global_step))
+        self.view_guidance_scale = None if view is None else float(C(view, epoch, global_step))
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        super().update_step(epoch, global_step, on_load_weights)  # type: ignore[misc]
+        self.set_guidance_scales(epoch, global_step)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threestudio_redream.guidance.conditioning import condition_of, guided
+from threestudio_redream.guidance.conditioning import GuidanceScales, condition_of, guided
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 from threestudio_redream.guidance.losses import check_gradient, image_loss, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseObject, register
@@ -18,13 +18,14 @@ __all__ = ["SDSGuidance"]
 
 
 @register("redream-sds-guidance")
-class SDSGuidance(GuidanceClock, BaseObject):
+class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
     """SDS on renders.
 
     Keys:
         pretrained_model_name_or_path: ``mini``, a folder, or a hub id. weights_dtype: float32, bfloat16, float16.
-        guidance_scale: of classifier-free guidance; 100 is usual for Stable Diffusion, 4 to 7 for the mini model.
-        view_guidance_scale: of the view words alone; None weighs them as the rest of the prompt.
+        guidance_scale: of classifier-free guidance, scheduled; 100 is usual for Stable Diffusion, 4 to 7 for the mini
+            model.
+        view_guidance_scale: of the view words alone, scheduled; None weighs them as the rest of the prompt.
         gradient: how the residual reaches the render. ``encoder``: through the autoencoder's encoder, as published.
             ``decoder``: towards the decoded estimate of the clean picture, with the weight that the latent form has,
             ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
@@ -37,8 +38,8 @@ class SDSGuidance(GuidanceClock, BaseObject):
     class Config(BaseObject.Config):
         pretrained_model_name_or_path: str = "mini"
         weights_dtype: str = "float32"
-        guidance_scale: float = 5.0
-        view_guidance_scale: float | None = None
+        guidance_scale: Any = 5.0
+        view_guidance_scale: Any = None
         gradient: str = "encoder"
         weighting: str = "sds"
         image_loss: bool = False
@@ -62,6 +63,7 @@ class SDSGuidance(GuidanceClock, BaseObject):
         )
         timestep_weight(torch.ones(1), torch.ones(1), self.cfg.weighting)
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))
+        self.set_guidance_scales()
 
     def __call__(
         self,
@@ -96,12 +98,12 @@ class SDSGuidance(GuidanceClock, BaseObject):
         steps = self.sample_timesteps(count, "cpu", generator).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         where = (elevation, azimuth, camera_distances)
-        condition = condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.cfg.view_guidance_scale)
+        condition = condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.view_guidance_scale)
         alpha, sigma = self.model.alpha_sigma(steps)
         weight = timestep_weight(alpha, sigma, self.cfg.weighting)
         with torch.no_grad():
             noisy = self.model.add_noise(latents, noise, steps)
-            guess = guided(self.model, noisy, steps, condition, self.cfg.guidance_scale)
+            guess = guided(self.model, noisy, steps, condition, self.guidance_scale)
             grad = weight * (guess.noise - noise)
             if self.grad_clip_val is not None:
                 grad = grad.clamp(-self.grad_clip_val, self.grad_clip_val)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.adapters import SwitchedUNet
-from threestudio_redream.guidance.conditioning import Condition, condition_of, guided
+from threestudio_redream.guidance.conditioning import Condition, GuidanceScales, condition_of, guided
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 from threestudio_redream.guidance.losses import check_gradient, decoded_target, image_loss, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseModule, register
@@ -70,7 +70,7 @@ class CameraEmbedding(nn.Module):
 
 
 @register("redream-vsd-guidance")
-class VSDGuidance(GuidanceClock, BaseModule):
+class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
     """VSD on renders.
 
     The gradient on latents is ``w(t) (eps_target - eps_particles)``: the pretrained model with classifier-free
@@ -81,9 +81,9 @@ class VSDGuidance(GuidanceClock, BaseModule):
         pretrained_model_name_or_path: ``mini``, a folder, or a hub id. weights_dtype: float32, bfloat16, float16.
         particle_model_name_or_path: another model for the LoRA; by default both share one UNet. It needs the same
             latents and text embeddings.
-        guidance_scale: of the target; 7.5 is usual for Stable Diffusion, 2 to 4 for the mini model.
-        view_guidance_scale: of the view words alone; None weighs them as the rest of the prompt. More helps a model
-            that hardly heeds them, and costs one more answer per picture.
+        guidance_scale: of the target, scheduled; 7.5 is usual for Stable Diffusion, 2 to 4 for the mini model.
+        view_guidance_scale: of the view words alone, scheduled; None weighs them as the rest of the prompt. More
+            helps a model that hardly heeds them, and costs one more answer per picture.
         guidance_scale_lora: of the particles' model; 1 is published, less adds the entropy of views (ESD).
         gradient: ``encoder`` or ``decoder``; see :mod:`threestudio_redream.guidance.losses`.
         weighting: of timesteps, see :func:`~threestudio_redream.guidance.losses.timestep_weight`.
@@ -102,8 +102,8 @@ class VSDGuidance(GuidanceClock, BaseModule):
         pretrained_model_name_or_path: str = "mini"
         particle_model_name_or_path: str | None = None
         weights_dtype: str = "float32"
-        guidance_scale: float = 7.5
-        view_guidance_scale: float | None = None
+        guidance_scale: Any = 7.5
+        view_guidance_scale: Any = None
         guidance_scale_lora: float = 1.0
         gradient: str = "encoder"
         weighting: str = "sds"
@@ -157,6 +157,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         if cfg.camera_condition == "extrinsics":
             self.camera_embedding = CameraEmbedding(self.particle_switched.time_width, seed=cfg.seed).to(self.device)
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))
+        self.set_guidance_scales()
 
     def forward(
         self,
@@ -199,7 +200,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         question = Question(
             steps,
             noise,
-            condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.cfg.view_guidance_scale),
+            condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.view_guidance_scale),
             prompt_utils.get_text_embeddings(*where, False),
             self._camera(c2w, count),
         )
@@ -241,7 +242,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
         noisy = self.model.add_noise(latents, question.noise, question.steps)
         scales = {name: scale.repeat(question.views.blocks) for name, scale in self.target_scales(question).items()}
         with self.switched.using(*scales, scale=scales):
-            return guided(self.model, noisy, question.steps, question.views, self.cfg.guidance_scale).noise
+            return guided(self.model, noisy, question.steps, question.views, self.guidance_scale).noise
 
     @torch.no_grad()
     def particle_noise(self, latents: Tensor, question: Question) -> Tensor:
@@ -276,7 +277,7 @@ class VSDGuidance(GuidanceClock, BaseModule):
             time = torch.cat([torch.zeros_like(seen)] * blocks + [seen] + hidden)
         with self.switched.using(*scales, scale=scales, time=time):
             output = model.predict(noisy.repeat(copies, 1, 1, 1), steps.repeat(copies), contexts)
-        target = question.views.combine(output[: blocks * count], self.cfg.guidance_scale)
+        target = question.views.combine(output[: blocks * count], self.guidance_scale)
         follows, *rest = output[blocks * count :].split(count)
         if rest:
             follows = rest[0] + self.cfg.guidance_scale_lora * (follows - rest[0])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from threestudio_redream.adaptation.references import ReferenceConfig
@@ -24,9 +23,9 @@ from threestudio_redream.geometry.occupancy_prior import OccupancyConfig, Occupa
 from threestudio_redream.geometry.prior_match import MatchConfig, matched_factor
 from threestudio_redream.meshing import Mesh, write_glb
 from threestudio_redream.retrieval.retrieve import RetrievalConfig, Retrieved, retrieve
-from threestudio_redream.runtime import parse_structured, register
+from threestudio_redream.runtime import register
 from threestudio_redream.systems.preparation import adapt_to, save_retrieved, trusted
-from threestudio_redream.systems.score_distillation import GUIDANCE_STREAM, ScoreDistillationSystem
+from threestudio_redream.systems.score_distillation import GUIDANCE_STREAM, ScoreDistillationSystem, settings
 
 __all__ = ["PRIORS", "ReDreamSystem"]
 
@@ -86,11 +85,11 @@ class ReDreamSystem(ScoreDistillationSystem):
         super().configure()
         self._retrieval_on, retrieval = _switch(self.cfg.retrieval)
         self._adaptation_on, adaptation = _switch(self.cfg.adaptation)
-        self.retrieval_config: RetrievalConfig = _settings(RetrievalConfig, retrieval)
-        self.reference_config: ReferenceConfig = _settings(ReferenceConfig, self.cfg.references)
-        self.adaptation_config: AdaptationConfig = _settings(AdaptationConfig, adaptation)
-        self.occupancy_config: OccupancyConfig = _settings(OccupancyConfig, self.cfg.occupancy)
-        self.match_config: MatchConfig = _settings(MatchConfig, self.cfg.prior_match)
+        self.retrieval_config: RetrievalConfig = settings(RetrievalConfig, retrieval)
+        self.reference_config: ReferenceConfig = settings(ReferenceConfig, self.cfg.references)
+        self.adaptation_config: AdaptationConfig = settings(AdaptationConfig, adaptation)
+        self.occupancy_config: OccupancyConfig = settings(OccupancyConfig, self.cfg.occupancy)
+        self.match_config: MatchConfig = settings(MatchConfig, self.cfg.prior_match)
         self._check_config()
         self.retrieved: Retrieved | None = None
         self.adaptation: Adaptation | None = None
@@ -290,8 +289,3 @@ def _switch(mapping: Any) -> tuple[bool, dict[str, Any]]:
     """Whether a block is on (``enabled``, on by default), and its other keys."""
     values = dict(mapping)
     return bool(values.pop("enabled", True)), values
-
-
-def _settings(kind: type, mapping: Any) -> Any:
-    """A dataclass from configuration, checked."""
-    return OmegaConf.to_object(parse_structured(kind, mapping))
