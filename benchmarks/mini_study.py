@@ -57,6 +57,7 @@ ARMS: dict[str, Arm] = {
     "sds": Arm("custom_configs/baselines/dreamfusion.yaml"),
     "vsd": Arm("custom_configs/baselines/prolificdreamer.yaml"),
     "redream": Arm(REDREAM),
+    "no-retrieval": Arm(REDREAM, ("system.retrieval.enabled=false",)),
     "no-adapter": Arm(REDREAM, ADAPTER_OFF),
     "no-prior": Arm(REDREAM, PRIOR_OFF),
     "no-delta": Arm(REDREAM, DELTA_OFF),
@@ -65,6 +66,7 @@ ARMS: dict[str, Arm] = {
     "adapter-only": Arm(REDREAM, (*PRIOR_OFF, *DELTA_OFF)),
     "second-asset": Arm(REDREAM, asset="second"),
     "wrong-class": Arm(REDREAM, asset="other"),
+    "wrong-class-trusted": Arm(REDREAM, ("system.retrieval.gate=false",), asset="other"),
 }
 MAIN = ("sds", "vsd", "redream")
 SEEDS = (0, 1, 2)
