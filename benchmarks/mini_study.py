@@ -40,7 +40,12 @@ DELTA_OFF = ("system.guidance.delta_every=0",)
 ADAPTER_OFF = ("system.adaptation.enabled=false",)
 #: Test views of every run: a turn of twelve, and the first again, as threestudio spaces them.
 VIEWS = 12
-COMMON = (f"data.n_test_views={VIEWS + 1}", "system.export_after_training=false", "trainer.val_check_interval=350")
+COMMON = (
+    f"data.n_test_views={VIEWS + 1}",
+    "system.export_after_training=false",
+    "trainer.max_steps=500",
+    "trainer.val_check_interval=250",
+)
 
 
 @dataclass(frozen=True)
