@@ -180,16 +180,18 @@ def wilson(successes: int, count: int) -> list[float]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts of one arm."""
+    """Counts of one arm. ``one_front``: there is a front, and no Janus; a body that looks alike from all sides has
+    neither."""
     count = len(rows)
 
     def share(key: str) -> dict[str, Any]:
-        hits = sum(bool(row[key]) for row in rows)
+        hits = sum(row["fronts"] > 0 and not row["janus"] if key == "one_front" else bool(row[key]) for row in rows)
         return {"count": hits, "share": round(hits / count, 4), "interval_95": wilson(hits, count)}
 
     return {
         "runs": count,
         "janus": share("janus"),
+        "one_front": share("one_front"),
         "recognised": share("recognised"),
         "descriptor_right": share("descriptor_right"),
         **{
@@ -254,9 +256,12 @@ def main() -> None:
     results = report(work)
     write_results(arguments.name, {"environment": environment(), "extra": arguments.extra, **results})
     for arm, row in results["summary"].items():
-        shares = [row[key]["share"] for key in ("janus", "recognised", "descriptor_right")]
+        shares = [row[key]["share"] for key in ("janus", "one_front", "recognised", "descriptor_right")]
         figures = (arm, row["runs"], *shares, row["clip_score"], row["iou_with_asset"], row["seconds"])
-        log.info("%-15s runs %3d  janus %.2f  recognised %.2f  finish %.2f  clip %.3f  IoU %.3f  %.0f s", *figures)
+        log.info(
+            "%-19s runs %3d  janus %.2f  one front %.2f  recognised %.2f  finish %.2f  clip %.3f  IoU %.3f  %.0f s",
+            *figures,
+        )
 
 
 if __name__ == "__main__":
