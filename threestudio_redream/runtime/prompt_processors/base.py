@@ -54,6 +54,9 @@ class PromptProcessor(BaseObject):
         front_threshold, back_threshold, overhead_threshold: degrees, see :mod:`.directions`.
         view_dependent_prompt_front: "front view of X" instead of "X, front view".
         use_cache: read and write the cache.
+        use_prompt_debiasing: leave words that contradict a view out of its prompt, as the masked language model
+            ``pretrained_model_name_or_path_prompt_debiasing`` finds; ``prompt_debiasing_mask_ids`` says which words may
+            go, by their place. See :mod:`.debiasing`.
     """
 
     @dataclass
@@ -150,16 +153,16 @@ class PromptProcessor(BaseObject):
         return f"{type(self).__module__}.{type(self).__qualname__}:{model}"
 
     def get_debiased_prompt(self, prompt: str) -> list[str]:
-        """One prompt per direction, for ``use_prompt_debiasing``. Override.
+        """One prompt per direction, for ``use_prompt_debiasing``; see :mod:`.debiasing`.
 
         Raises:
-            ConfigError: unless a subclass says how.
+            ConfigError: the language model cannot be loaded, or the mask does not fit the prompt.
         """
-        raise ConfigError(
-            "Prompt debiasing is not built in",
-            received=True,
-            fix="Set use_prompt_debiasing: false, or override get_debiased_prompt.",
-        )
+        from threestudio_redream.runtime.prompt_processors.debiasing import MaskedViews, debias
+
+        views = [direction.name for direction in self.directions]
+        probe = MaskedViews(self.cfg.pretrained_model_name_or_path_prompt_debiasing, views, self.device)
+        return debias(prompt, probe, views, self.cfg.prompt_debiasing_mask_ids)
 
     # ------------------------------------------------------------------ embeddings
     def load_text_embeddings(self) -> None:
