@@ -1,4 +1,4 @@
-"""Write docs/performance.md from the raw results; every figure there comes from benchmarks/results.
+"""Write docs/performance.md, and the tables of docs/mini-study.md, from the raw results in benchmarks/results.
 
 python benchmarks/tables.py
 """
@@ -222,6 +222,34 @@ def retrieval_real(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def mini_study(results: dict[str, Any]) -> list[str]:
+    def shown(share: dict[str, Any]) -> str:
+        low, high = share["interval_95"]
+        return f"{share['share']:.0%} ({low:.0%} to {high:.0%})"
+
+    head = ["arm", "runs", "Janus", "one front", "recognised", "finish as asked", "CLIP", "IoU with the asset", "s"]
+    rows = []
+    for arm, row in results["summary"].items():
+        shares = [shown(row[key]) for key in ("janus", "one_front", "recognised", "descriptor_right")]
+        figures = [f"{row['clip_score']:.3f}", f"{row['iou_with_asset']:.2f}", f"{row['seconds']:.0f}"]
+        rows.append([f"`{arm}`", row["runs"], *shares, *figures])
+        for base in ("vsd", "redream"):
+            if same := row.get(f"{base}_on_the_same"):
+                shares = [
+                    f"{same[key]['share']:.0%}" for key in ("janus", "one_front", "recognised", "descriptor_right")
+                ]
+                figures = [f"{same['clip_score']:.3f}", f"{same['iou_with_asset']:.2f}", f"{same['seconds']:.0f}"]
+                rows.append([f"*{base}, the same runs*", same["runs"], *shares, *figures])
+    return [provenance("mini_study", results["environment"]), "", *table(head, rows)]
+
+
+def fill(path: Path, mark: str, lines: Sequence[str]) -> None:
+    """Replace what a page has between ``<!-- mark -->`` and ``<!-- /mark -->``."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, rest = path.read_text("utf-8").split(begin)
+    path.write_text(before + begin + "\n".join(lines) + end + rest.split(end)[1], encoding="utf-8")
+
+
 def main() -> None:
     lines = [INTRO]
     for name, section in (
@@ -237,6 +265,9 @@ def main() -> None:
         if results is not None:
             lines += section(results)
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines).rstrip() + "\n")
+    study = load("mini_study")
+    if study is not None:
+        fill(ROOT / "docs" / "mini-study.md", "mini_study", mini_study(study))
 
 
 if __name__ == "__main__":
