@@ -1,0 +1,289 @@
+"""The pictures that are scored: every expected view, of this run, with something on it; or a named refusal.
+
+Scores of missing, blank or left-over renders look like scores. So nothing is scored unless the whole turn is there.
+
+Conventions: view ``i`` of ``A`` is seen from azimuth ``360 i / (A - 1)`` degrees, as threestudio spaces its test views:
+the last one repeats the first. Azimuth 0 is the front.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from threestudio_redream.errors import AssetError, RedreamError
+
+__all__ = ["PROTOCOLS", "Protocol", "Renders", "RendersError", "open_renders"]
+
+MAX_VIEWS, MAX_SIDE, MAX_CONFIG = 4096, 8192, 2**22
+BLANK = 2.0 / 255.0
+_PICTURE = re.compile(r"(\d{1,6})\.(png|jpg|jpeg|webp|npy)")
+_TEST = re.compile(r"it(\d{1,12})-test")
+_CHECKPOINT = re.compile(r".*step=(\d{1,12})\.(safetensors|ckpt)")
+
+Kind = Literal["missing", "count", "stale", "blank", "nan", "resolution", "unreadable", "mesh"]
+
+
+class RendersError(RedreamError, ValueError):
+    """Pictures that cannot be scored.
+
+    Attributes:
+        kind: ``missing`` (a view, or all of them), ``count`` (more views than expected), ``stale`` (the run went on
+            after they were made), ``blank`` (one colour), ``nan``, ``resolution`` (of two sizes), ``unreadable`` (no
+            picture), ``mesh`` (a 3D file that cannot be used).
+    """
+
+    def __init__(self, problem: str, *, kind: Kind, received: object = ..., fix: str = "") -> None:
+        super().__init__(problem, received=received, fix=fix)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a mesh is looked at; runs come with their own cameras.
+
+    Attributes:
+        views: with both ends of the turn. size: pixels. elevation_deg, fovy_deg, distance: of the camera; the object
+            has radius 0.5. background: grey behind it, in [0, 1].
+    """
+
+    views: int = 120
+    size: int = 512
+    elevation_deg: float = 15.0
+    fovy_deg: float = 40.0
+    distance: float = 1.6
+    background: float = 1.0
+
+
+PROTOCOLS = {"paper": Protocol(), "mini": Protocol(views=121, size=128, distance=1.46, background=0.6)}
+
+
+@dataclass(frozen=True)
+class Renders:
+    """A turn of checked pictures.
+
+    Attributes:
+        rgb: ``[A, H, W, 3]`` float32 in [0, 1]. opacity: ``[A, H, W]`` float32 in [0, 1], or None.
+        about: where they come from: ``kind`` (run, folder, mesh), ``step`` of a run, ``protocol``, ``sha256``.
+    """
+
+    rgb: Tensor
+    opacity: Tensor | None
+    about: Mapping[str, Any]
+
+    @property
+    def azimuth_deg(self) -> NDArray[np.float64]:
+        """``[A]``, from 0 to 360."""
+        return np.linspace(0.0, 360.0, len(self.rgb))
+
+    def turn(self, count: int = 12) -> tuple[Tensor, Tensor | None]:
+        """The views nearest to ``count`` even azimuths, the first from the front, without the repeated end."""
+        chosen = [round(i * (len(self.rgb) - 1) / count) for i in range(min(count, len(self.rgb) - 1))]
+        return self.rgb[chosen], None if self.opacity is None else self.opacity[chosen]
+
+
+def open_renders(source: Path, *, count: int | None = None, protocol: Protocol = PROTOCOLS["paper"]) -> Renders:
+    """Pictures of a run (its trial folder), of a folder of numbered pictures, or of a mesh.
+
+    Args:
+        count: expected views of a folder; None takes those that are there. protocol: for a mesh.
+
+    Raises:
+        RendersError: see its kinds.
+    """
+    if source.is_file():
+        return _of_mesh(source, protocol)
+    if not source.is_dir():
+        raise RendersError(
+            "There is nothing to score here",
+            kind="missing",
+            received=str(source),
+            fix="Name a run, a folder or a mesh.",
+        )
+    if (source / "save").is_dir():
+        return _of_run(source)
+    return _of_folder(source, count, {"kind": "folder"})
+
+
+def _of_run(trial: Path) -> Renders:
+    found = {int(match[1]): path for path in (trial / "save").iterdir() if (match := _TEST.fullmatch(path.name))}
+    again = "Render them: launch.py --config configs/parsed.yaml --test resume=last."
+    if not found:
+        raise RendersError("The run has no test views", kind="missing", received=str(trial), fix=again)
+    step = max(found)
+    _refuse_stale(trial, step, found[step], again)
+    rendered = _of_folder(found[step], _expected(trial), {"kind": "run", "step": step})
+    opacity = trial / "save" / f"it{step}-opacity"
+    if not opacity.is_dir():
+        return rendered
+    maps = _of_folder(opacity, len(rendered.rgb), {}, blank=False).rgb[..., 0]
+    if maps.shape != rendered.rgb.shape[:3]:
+        raise RendersError(
+            "Opacity maps and pictures have two sizes",
+            kind="resolution",
+            received=(tuple(maps.shape), tuple(rendered.rgb.shape)),
+            fix=again,
+        )
+    return Renders(rendered.rgb, maps, rendered.about)
+
+
+def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
+    """The run must not have gone on after its views were made."""
+    pictures = [path.stat().st_mtime for path in folder.iterdir() if _PICTURE.fullmatch(path.name)]
+    for path in (trial / "ckpts").glob("*"):
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match is None or path.is_symlink():
+            continue
+        if int(match[1]) > step:
+            raise RendersError(
+                f"The views are of step {step}, but the run has gone on to step {match[1]}",
+                kind="stale",
+                received=folder.name,
+                fix=fix,
+            )
+        if pictures and path.stat().st_mtime > min(pictures) + 1.0:
+            raise RendersError(
+                f"The views are older than a checkpoint of the run ({path.name}): they may be of an earlier run",
+                kind="stale",
+                received=folder.name,
+                fix=fix,
+            )
+
+
+def _expected(trial: Path) -> int | None:
+    """How many test views the run was configured with, if its configuration says so."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = trial / "configs" / "parsed.yaml"
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            return None
+        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), "data.n_test_views")
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        return None
+    return value if isinstance(value, int) else None
+
+
+def _of_folder(folder: Path, count: int | None, about: dict[str, Any], *, blank: bool = True) -> Renders:
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _PICTURE.fullmatch(path.name))}
+    if not found:
+        raise RendersError(
+            "The folder has no numbered pictures",
+            kind="missing",
+            received=str(folder),
+            fix="Name them 0.png, 1.png, ...",
+        )
+    wanted = range(count if count is not None else max(found) + 1)
+    if missing := [i for i in wanted if i not in found]:
+        raise RendersError(
+            f"{len(missing)} of {len(wanted)} views are missing",
+            kind="missing",
+            received=missing[:10],
+            fix=f"Render them again, all {len(wanted)}.",
+        )
+    if extra := sorted(set(found) - set(wanted)):
+        raise RendersError(
+            f"There are {len(found)} views where {len(wanted)} are expected",
+            kind="count",
+            received=extra[:10],
+            fix="Clear the folder and render again: left-over views belong to another run.",
+        )
+    if not 2 <= len(found) <= MAX_VIEWS:
+        raise RendersError(
+            f"A turn has 2 to {MAX_VIEWS} views", kind="count", received=len(found), fix="Render 120 of them."
+        )
+    paths = [found[i] for i in wanted]
+    pictures = [_picture(path) for path in paths]
+    return Renders(_checked(pictures, [path.name for path in paths], blank), None, {**about, "sha256": _digest(paths)})
+
+
+def _of_mesh(path: Path, protocol: Protocol) -> Renders:
+    from threestudio_redream.assets import load_asset, normalise
+    from threestudio_redream.assets.rasteriser import AssetRenderer
+    from threestudio_redream.cameras import orbit_c2w
+
+    try:
+        asset = normalise(load_asset(path))
+    except AssetError as cause:
+        raise RendersError(
+            f"The mesh cannot be scored: {cause.problem}", kind="mesh", received=path.name, fix=cause.fix
+        ) from cause
+    views = protocol.views
+    c2w = orbit_c2w(np.linspace(0.0, 360.0, views), [protocol.elevation_deg] * views, [protocol.distance] * views)
+    rgba = AssetRenderer(asset)(c2w, np.full(views, protocol.fovy_deg), protocol.size, protocol.size).rgba
+    rgb = rgba[..., :3] + (1.0 - rgba[..., 3:]) * protocol.background
+    pictures = [picture.clip(0.0, 1.0).astype(np.float32) for picture in rgb]
+    checked = _checked(pictures, [f"view {i}" for i in range(views)], True)
+    about = {"kind": "mesh", "protocol": asdict(protocol), "sha256": _digest([path])}
+    return Renders(checked, torch.from_numpy(rgba[..., 3].astype(np.float32)), about)
+
+
+def _picture(path: Path) -> NDArray[np.float32]:
+    """``[H, W, 3]`` in [0, 1]; a ``.npy`` holds floats."""
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            if array.ndim != 3 or array.shape[2] != 3 or max(array.shape) > MAX_SIDE or array.dtype.kind != "f":
+                raise ValueError(f"it holds {array.dtype} {array.shape}, not floats [H, W, 3]")
+            return np.array(array, np.float32)
+        with Image.open(path) as image:
+            if max(image.size) > MAX_SIDE:
+                raise ValueError(f"it is larger than {MAX_SIDE} pixels")
+            return np.asarray(image.convert("RGB"), np.float32) / np.float32(255.0)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
+        raise RendersError(
+            f"A view cannot be read: {cause}", kind="unreadable", received=path.name, fix="Render it again."
+        ) from cause
+
+
+def _checked(pictures: Sequence[NDArray[np.float32]], names: Sequence[str], blank: bool) -> Tensor:
+    """All of one size, finite, in range, none of one colour."""
+    sizes = {picture.shape: name for picture, name in zip(pictures, names)}
+    if len(sizes) > 1:
+        raise RendersError(
+            "Views have different sizes",
+            kind="resolution",
+            received={name: shape[:2] for shape, name in sizes.items()},
+            fix="Render all of them alike.",
+        )
+    for picture, name in zip(pictures, names):
+        if not np.isfinite(picture).all():
+            raise RendersError("A view holds NaN or infinity", kind="nan", received=name, fix="Render it again.")
+        if picture.min() < -1e-3 or picture.max() > 1.0 + 1e-3:
+            raise RendersError(
+                "A view holds values outside [0, 1]",
+                kind="unreadable",
+                received=(name, float(picture.min()), float(picture.max())),
+                fix="Store pictures in [0, 1].",
+            )
+        if blank and float(np.ptp(picture, axis=(0, 1)).max()) < BLANK:
+            colour = [round(float(c), 3) for c in picture[0, 0]]
+            what = "all black" if max(colour) < BLANK else "of one colour"
+            raise RendersError(
+                f"A view is {what}: nothing is visible on it",
+                kind="blank",
+                received=(name, colour),
+                fix="Look at the run: an empty scene has no score.",
+            )
+    return torch.from_numpy(np.stack(pictures)).clamp(0.0, 1.0)
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path.name) + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
