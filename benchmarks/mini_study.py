@@ -154,19 +154,22 @@ def tools() -> tuple[Any, Any]:
 
 def judge(run: Run, folder: Path) -> dict[str, Any]:
     """Everything that is said about one run, from its test views."""
-    from threestudio_redream.evaluation.turn import asset_masks, clip_score, judge_turn, read_turn, silhouette_iou
+    from threestudio_redream.evaluation.judging import judge_turn
+    from threestudio_redream.evaluation.renders import open_renders
+    from threestudio_redream.evaluation.shape import asset_masks, silhouette_iou
+    from threestudio_redream.evaluation.text import clip_score
 
-    turn = read_turn(folder / "save", VIEWS)
+    rgb, opacity = open_renders(folder).turn(VIEWS)
     referee, encoder = tools()
     reference = nearest(run.prompt, ARMS[run.arm].asset)
-    masks = asset_masks(reference.asset, VIEWS, turn.rgb.shape[1], elevation_deg=15.0, distance=1.46, fovy_deg=40.0)
-    assert turn.opacity is not None
+    masks = asset_masks(reference.asset, VIEWS, rgb.shape[1], elevation_deg=15.0, distance=1.46, fovy_deg=40.0)
+    assert opacity is not None
     return {
-        **judge_turn(referee, turn.rgb, run.descriptor, run.kind),
-        "clip_score": clip_score(encoder, turn.rgb, run.prompt),
+        **judge_turn(referee, rgb, run.descriptor, run.kind),
+        "clip_score": clip_score(encoder, rgb, run.prompt),
         "asset": reference.record.asset_id,
-        "iou_with_asset": silhouette_iou(turn.opacity, masks),
-        "opacity": float(turn.opacity.mean()),
+        "iou_with_asset": silhouette_iou(opacity, masks),
+        "opacity": float(opacity.mean()),
     }
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from threestudio_redream.assets.rasteriser import AssetRenderer
 from threestudio_redream.cameras import orbit_c2w
-from threestudio_redream.evaluation.turn import read_turn
+from threestudio_redream.evaluation.renders import open_renders
 
 SIDE, TITLE, LABEL = 112, 22, 120
 GROUND = 0.6
@@ -35,7 +35,7 @@ def run_views(run: Run, work: Path) -> list[np.ndarray]:
     """Front and back of a run's field; two empty tiles if it has not been made."""
     if not (run.folder(work) / "result.json").is_file():
         return [np.full((SIDE, SIDE, 3), GROUND)] * 2
-    rgb = read_turn(run.folder(work) / "save", 12).rgb[[0, 6]].numpy()
+    rgb = open_renders(run.folder(work)).turn(12)[0][[0, 6]].numpy()
     tiles = [Image.fromarray((view * 255.0).round().astype(np.uint8)).resize((SIDE, SIDE)) for view in rgb]
     return [np.asarray(tile, np.float32) / 255.0 for tile in tiles]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from threestudio_redream.evaluation.turn import judge_turn
+from threestudio_redream.evaluation.judging import judge_turn
 from threestudio_redream.mini.judge import Judge, Verdict
 from tools.mini import evaluate_diffusion, evaluate_distillation
 from tools.mini.captions import prompt

@@ -120,7 +120,7 @@ def _layers(net: str) -> list[nn.Module]:
     layers: list[nn.Module] = []
     if net == "alex":
         for spec in _ALEX:
-            layers += [nn.Conv2d(*spec), nn.ReLU()] if len(spec) == 5 else [nn.MaxPool2d(*spec)]
+            layers += [nn.Conv2d(*spec), nn.ReLU()] if len(spec) == 5 else [nn.MaxPool2d(spec[0], spec[1])]
         return layers
     width = 3
     for wide in _VGG_WIDTHS:

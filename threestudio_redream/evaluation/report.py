@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.files import atomic_write_text
 
-__all__ = ["write_report"]
+__all__ = ["prompt_of", "write_report"]
 
 MAX_TEXT, MAX_PICTURE, MAX_VIDEO, MAX_ROWS = 2**24, 2**25, 2**23, 100_000
 VIEWS = 8
@@ -67,7 +67,7 @@ def write_report(trial: Path) -> Path:
             "This is not the folder of a run", received=str(trial), fix="Give the folder with save in it."
         )
     retrieved = _json(save / "retrieved" / "retrieved.json")
-    prompt = _prompt(trial, retrieved)
+    prompt = prompt_of(trial)
     parts = [
         f"<h1>{html.escape(prompt)}</h1>",
         f'<p class="faint">{html.escape(trial.name)}</p>',
@@ -93,7 +93,9 @@ def _section(title: str, body: str) -> str:
     return f"<h2>{title}</h2>{body or _NOTHING}"
 
 
-def _prompt(trial: Path, retrieved: Any) -> str:
+def prompt_of(trial: Path) -> str:
+    """The prompt of a run; the folder's name if it is not known."""
+    retrieved = _json(trial / "save" / "retrieved" / "retrieved.json")
     if isinstance(retrieved, dict) and isinstance(retrieved.get("prompt"), str):
         return str(retrieved["prompt"])
     for line in _text(trial / "configs" / "parsed.yaml").splitlines():

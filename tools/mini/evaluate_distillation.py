@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from threestudio_redream.evaluation.turn import judge_turn, read_turn
+from threestudio_redream.evaluation.judging import judge_turn
+from threestudio_redream.evaluation.renders import open_renders
 from threestudio_redream.mini.judge import Judge
 from threestudio_redream.runtime.rng import step_generator
 from tools.mini.results import write_results
@@ -144,7 +145,7 @@ def evaluate_3d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
                 f"system.prompt_processor.prompt={text}", *arguments.extra,
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True)
-        views = read_turn(folder / "save").rgb
+        views = open_renders(folder).turn(12)[0]
         figures["runs"][text] = {
             **judge_turn(judge, views, descriptor, kind),
             "seconds": round(time.perf_counter() - started, 1),

@@ -1,0 +1,106 @@
+"""The verb ``redream eval``; :mod:`threestudio_redream.cli` adds it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Runs (trial folders), folders of renders 0.png ..., or meshes.")
+    ],
+    prompt: Annotated[str, typer.Option(help="What they should show; left out: the run's own prompt.")] = "",
+    encoder: Annotated[str, typer.Option(help="CLIP: mini, hf:... or openclip:...")] = "mini",
+    lpips: Annotated[str, typer.Option(help="Backbone of A-LPIPS: vgg, alex or mini; none leaves it out.")] = "mini",
+    lpips_weights: Annotated[Path | None, typer.Option(help="File of that backbone.")] = None,
+    asset: Annotated[Path | None, typer.Option(help="The asset to compare shapes and colours with.")] = None,
+    others: Annotated[Path | None, typer.Option(help="Text file of prompts, one a line, for R-precision.")] = None,
+    views: Annotated[int | None, typer.Option(help="Expected number of pictures in a folder.")] = None,
+    protocol: Annotated[str, typer.Option(help="How meshes are looked at: paper or mini.")] = "paper",
+    ground: Annotated[
+        float | None, typer.Option(help="Grey behind the object; left out: that of the protocol.")
+    ] = None,
+    judge: Annotated[bool, typer.Option("--judge", help="Also ask the mini lab's judge.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")] = False,
+) -> None:
+    """Score runs, renders or meshes; what is missing, blank or left over is refused and never scored.
+
+    The exit status is 1 if one of the sources could not be scored; the others are scored all the same.
+    """
+    from threestudio_redream.evaluation.renders import PROTOCOLS
+    from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
+    from threestudio_redream.runtime.files import atomic_write_text
+
+    if protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"Use {' or '.join(PROTOCOLS)}.", param_hint="--protocol")
+    chosen = PROTOCOLS[protocol]
+    scorer = Scorer(
+        ScoreConfig(
+            encoder=encoder,
+            lpips="" if lpips == "none" else lpips,
+            lpips_weights=lpips_weights,
+            others=_lines(others),
+            ground=chosen.background if ground is None else ground,
+            judge=judge,
+        )
+    )
+    rows = [_row(scorer, source, prompt, asset, views, chosen) for source in sources]
+    if out is not None:
+        atomic_write_text(out, json.dumps(rows, indent=1))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            _show(row)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _row(
+    scorer: Any, source: Path, prompt: str, asset: Path | None, views: int | None, protocol: Any
+) -> dict[str, Any]:
+    """Figures about one source, or why there are none."""
+    from threestudio_redream.assets import load_asset, normalise
+    from threestudio_redream.errors import ConfigError, RedreamError
+    from threestudio_redream.evaluation.renders import open_renders
+    from threestudio_redream.evaluation.report import prompt_of
+    from threestudio_redream.evaluation.scoring import exported_mesh
+
+    name = source.resolve().name
+    try:
+        text = prompt or (prompt_of(source) if (source / "save").is_dir() else "")
+        if not text:
+            raise ConfigError("What should this show?", received=name, fix='Say it: --prompt "a red robot".')
+        renders = open_renders(source, count=views, protocol=protocol)
+        mesh = load_asset(source) if source.is_file() else exported_mesh(source)
+        reference = None if asset is None else normalise(load_asset(asset))
+        return {"source": name, **scorer(renders, text, asset=reference, mesh=mesh)}
+    except RedreamError as error:
+        kind = getattr(error, "kind", type(error).__name__)
+        return {"source": name, "error": {"kind": kind, "message": str(error)}}
+
+
+def _lines(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    if path.stat().st_size > 2**20:
+        raise typer.BadParameter("A file of prompts has at most 1 MiB.", param_hint="--others")
+    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+
+
+def _show(row: dict[str, Any]) -> None:
+    if "error" in row:
+        typer.echo(f"{row['source']}: not scored ({row['error']['kind']}): {row['error']['message']}", err=True)
+        return
+    typer.echo(f"{row['source']}: {row['prompt']}, {row['renders']['views']} views")
+    for name, value in row["metrics"].items():
+        typer.echo(f"  {name:32} {value:.4f}" if isinstance(value, float) else f"  {name:32} {json.dumps(value)}")
+    for name, reason in row["left_out"].items():
+        typer.echo(f"  {name:32} left out: {reason}")

@@ -1,0 +1,229 @@
+"""All figures about one result, with everything that decides them: models, hashes, versions, protocol.
+
+A metric's name holds its backbone, ``clip_score[mini]`` or ``a_lpips[vgg]``: figures of different backbones do not
+compare. What a source does not allow (no opacity maps, no asset, no mesh) is left out, and ``left_out`` says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threestudio_redream.assets import Asset, load_asset, normalise
+from threestudio_redream.errors import AssetError, ConfigError
+from threestudio_redream.evaluation.appearance import (
+    blurred,
+    colour_distance,
+    cropped,
+    flattened,
+    on_ground,
+    sharpness,
+)
+from threestudio_redream.evaluation.consistency import a_lpips
+from threestudio_redream.evaluation.lpips import LPIPS, open_lpips
+from threestudio_redream.evaluation.renders import Renders
+from threestudio_redream.evaluation.shape import chamfer_distance
+from threestudio_redream.evaluation.text import (
+    clip_score,
+    r_precision,
+    view_cosines,
+    view_cs,
+    view_entropy,
+    view_probabilities,
+)
+from threestudio_redream.retrieval.encoders import open_encoder
+
+__all__ = ["ScoreConfig", "Scorer", "exported_mesh"]
+
+PACKAGES = ("threestudio-redream", "torch", "transformers", "torchmetrics", "numpy", "pillow")
+#: Side that pictures of the mini LPIPS and crops are brought to, if they are smaller.
+SMALLEST = 32
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What is measured with.
+
+    Attributes:
+        encoder: a CLIP, named as for :func:`~threestudio_redream.retrieval.encoders.open_encoder`. lpips: ``vgg``,
+            ``alex``, ``mini``, or empty for none. lpips_weights: the backbone's file; None looks in torch's hub folder.
+        others: prompts of the set, for R-precision; none leaves it out.
+        ground: grey behind the object in the pictures, in [0, 1].
+        judge: ask the mini lab's judge; it knows the mini library's kinds alone.
+    """
+
+    encoder: str = "mini"
+    lpips: str = "mini"
+    lpips_weights: Path | None = None
+    others: tuple[str, ...] = ()
+    ground: float = 0.6
+    judge: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.ground <= 1.0:
+            raise ConfigError("ground must be a grey in [0, 1]", received=self.ground, fix="0.6 is the mini lab's.")
+
+
+class Scorer:
+    """Holds the models; call it once per result.
+
+    Raises:
+        ConfigError, RetrievalError: a model is not here.
+    """
+
+    def __init__(self, cfg: ScoreConfig) -> None:
+        self.cfg = cfg
+        self.encoder = open_encoder(cfg.encoder)
+        self.lpips: LPIPS | None = open_lpips(cfg.lpips, cfg.lpips_weights) if cfg.lpips else None
+        self.referee: Any = None
+        if cfg.judge:
+            from threestudio_redream.mini.judge import Judge
+
+            self.referee = Judge.load()
+
+    def models(self) -> dict[str, Any]:
+        """Name and hash of every model."""
+        found: dict[str, Any] = {"clip": {"name": self.cfg.encoder, "fingerprint": self.encoder.fingerprint}}
+        if self.lpips is not None:
+            found["lpips"] = {"net": self.lpips.name, "weights": _fingerprint(self.lpips)}
+        if self.referee is not None:
+            found["judge"] = {"weights": _fingerprint(self.referee)}
+        return found
+
+    def __call__(
+        self, renders: Renders, prompt: str, *, asset: Asset | None = None, mesh: Asset | None = None
+    ) -> dict[str, Any]:
+        """``{"prompt", "metrics", "left_out", "renders", "models", "versions"}``.
+
+        Args:
+            prompt: without view words. asset: the retrieved one, in the canonical frame. mesh: the exported result.
+        """
+        metrics: dict[str, Any] = {}
+        left_out: dict[str, str] = {}
+        self._text(renders, prompt, metrics, left_out)
+        masks = None if renders.opacity is None else renders.opacity > 0.5
+        metrics["sharpness"] = sharpness(renders.rgb, masks)
+        if self.lpips is not None:
+            self._consistency(renders, masks, metrics, left_out)
+        self._asset(renders, masks, asset, mesh, metrics, left_out)
+        if self.referee is not None:
+            self._judge(renders, prompt, metrics, left_out)
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        return {
+            "prompt": prompt,
+            "metrics": metrics,
+            "left_out": left_out,
+            "renders": {**renders.about, "views": len(renders.rgb), "size": list(renders.rgb.shape[1:3])},
+            "models": self.models(),
+            "versions": versions,
+        }
+
+    def _text(self, renders: Renders, prompt: str, metrics: dict[str, Any], left_out: dict[str, str]) -> None:
+        name = self.cfg.encoder
+        metrics[f"clip_score[{name}]"] = clip_score(self.encoder, renders.rgb, prompt)
+        cosines = view_cosines(self.encoder, renders.rgb, prompt)
+        metrics[f"view_cs[{name}]"] = view_cs(cosines, renders.azimuth_deg)
+        metrics[f"view_entropy[{name}]"] = view_entropy(view_probabilities(cosines[:-1]))
+        if any(text != prompt for text in self.cfg.others):
+            metrics[f"r_precision[{name}]"] = r_precision(self.encoder, renders.rgb, prompt, self.cfg.others)
+        else:
+            left_out["r_precision"] = "no other prompts were given"
+
+    def _consistency(
+        self, renders: Renders, masks: Tensor | None, metrics: dict[str, Any], left_out: dict[str, str]
+    ) -> None:
+        assert self.lpips is not None
+        name, views = f"a_lpips[{self.lpips.name}]", renders.rgb
+        metrics[name] = a_lpips(self.lpips, views)
+        metrics[f"{name}/blurred control"] = a_lpips(self.lpips, blurred(views))
+        if masks is None or renders.opacity is None or not bool(masks.any()):
+            left_out[f"{name}: crop, white ground, flat control"] = "there are no opacity maps"
+            return
+        metrics[f"{name}/flat control"] = a_lpips(self.lpips, flattened(views, masks))
+        metrics[f"{name}/white ground"] = a_lpips(self.lpips, on_ground(views, renders.opacity, self.cfg.ground))
+        window = cropped(views, masks)
+        if min(window.shape[1:3]) < SMALLEST:
+            left_out[f"{name}/crop"] = f"the object is smaller than {SMALLEST} pixels"
+        else:
+            metrics[f"{name}/crop"] = a_lpips(self.lpips, window)
+
+    def _asset(
+        self,
+        renders: Renders,
+        masks: Tensor | None,
+        asset: Asset | None,
+        mesh: Asset | None,
+        metrics: dict[str, Any],
+        left_out: dict[str, str],
+    ) -> None:
+        if asset is None:
+            left_out["asset: colour distance, chamfer"] = "no asset was given"
+            return
+        if mesh is None:
+            left_out["asset/chamfer"] = "there is no exported mesh"
+        else:
+            metrics["asset/chamfer"] = chamfer_distance(normalise(mesh), asset)
+        if masks is None:
+            left_out["asset/colour distance"] = "there are no opacity maps"
+            return
+        turn, opacity = renders.turn(12)
+        assert opacity is not None
+        rgb, covered = _asset_pictures(asset, len(turn), turn.shape[1])
+        metrics["asset/colour distance"] = colour_distance(turn, opacity > 0.5, rgb, covered)
+
+    def _judge(self, renders: Renders, prompt: str, metrics: dict[str, Any], left_out: dict[str, str]) -> None:
+        from threestudio_redream.evaluation.judging import judge_turn
+
+        words = prompt.lower().split()
+        kinds = [kind for kind in self.referee.kinds if words and kind == words[-1]]
+        finishes = [name for name in self.referee.descriptors if name in words]
+        if not kinds or not finishes:
+            left_out["judge"] = "the judge knows prompts like 'a red robot', of the mini library's words"
+            return
+        verdict = judge_turn(self.referee, renders.turn(12)[0], finishes[0], kinds[0])
+        metrics["judge"] = verdict
+
+
+def exported_mesh(trial: Path) -> Asset | None:
+    """The mesh that a run has exported last, if it has one that can be read."""
+    found = sorted(trial.glob("save/it*-export/*.glb"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return None
+    try:
+        return load_asset(found[-1])
+    except AssetError:
+        return None
+
+
+def _asset_pictures(asset: Asset, views: int, size: int) -> tuple[Tensor, Tensor]:
+    """Pictures ``[A, S, S, 3]`` of an asset from even azimuths, and where it is."""
+    from threestudio_redream.cameras import orbit_c2w
+    from threestudio_redream.geometry.asset_prior import AssetViews
+
+    azimuths = [360.0 * i / views for i in range(views)]
+    c2w = torch.from_numpy(orbit_c2w(azimuths, [15.0] * views, [1.5] * views))
+    fovy = torch.full((views,), 40.0).deg2rad()
+    view = AssetViews([asset])(0, c2w, fovy, size, size, torch.zeros(1, 1, 1, 3))
+    return view.rgb, view.mask[..., 0] > 0.5
+
+
+def _fingerprint(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    tensors: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
