@@ -35,7 +35,8 @@ def redream(*words: object) -> str:
 
 def kind_of_reason(reason: str) -> str:
     """A reason without the names and numbers that belong to one file."""
-    text = re.sub(r"those of \S+", "those of another asset", reason.partition(" (")[0].partition(":")[0])
+    text = re.sub(r"^[^\s:]+\.\w+: ", "", reason)  # the name of the file
+    text = re.sub(r"those of \S+", "those of another asset", text.partition(" (")[0].partition(":")[0])
     return re.sub(r"\d[\d.,]*", "N", text)
 
 
@@ -86,7 +87,7 @@ def main() -> None:
         "indexed": len(index),
         "rejected": dict(reasons.most_common()),
         "build_s": round(built, 1),
-        "verify": json.loads(redream("index", "verify", out, "--json")),
+        "sound": json.loads(redream("index", "verify", out, "--json"))["ok"],
         "encoder": arguments.encoder,
         "by_name": by_name(index),
     }
