@@ -1,6 +1,6 @@
 """Where the time of one distillation step goes.
 
-    python benchmarks/distillation_step.py                     the mini model: VSD, ReDream's delta step, four particles
+    python benchmarks/distillation_step.py                     the mini model: VSD, two particles, ReDream
     python benchmarks/distillation_step.py --full-size DIR     and Stable Diffusion 2.1's layout, minutes
 
 Each row is a shipped configuration's system, data and guidance without the trainer around them, in a process of its
@@ -47,7 +47,7 @@ FULL_SIZE = ("data.width=[64,64]", "data.height=[64,64]", "system.guidance.weigh
 #: Name: configuration, steps, overrides.
 ROWS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "VSD": (VSD, 400, ()),
-    "VSD, 4 particles": (VSD, 800, ("system.particles=4",)),
+    "VSD, 2 particles, twice the steps": (VSD, 800, ("system.particles=2",)),
     "ReDream, a step in three with the delta term": (REDREAM, 299, ()),
     "VSD, full size": ("baselines/prolificdreamer-sd21", 4, FULL_SIZE),
 }
