@@ -20,6 +20,8 @@ __all__ = ["ROOT", "environment", "peak_extra_mib", "summary", "time_calls", "ve
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+if str(ROOT) not in sys.path:  # `python benchmarks/x.py` finds `tools` and, in a clone, the package
+    sys.path.append(str(ROOT))
 _PACKAGES = ("torch", "numpy", "numba", "llvmlite")
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import ROOT, environment, summary, time_calls, write_results
 
-from benchmarks._common import ROOT, environment, summary, time_calls, write_results
 from threestudio_redream.assets.normalise import normalise
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.index.reader import Index

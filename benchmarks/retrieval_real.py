@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._common import ROOT, environment, write_results
-from benchmarks.fetch_assets import MESH_SUFFIXES, SOURCES, fetch
+from _common import ROOT, environment, write_results
+from fetch_assets import MESH_SUFFIXES, SOURCES, fetch
+
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.index.reader import Index
 
