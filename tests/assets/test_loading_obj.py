@@ -180,6 +180,13 @@ def test_a_missing_library_leaves_grey_and_a_warning(tmp_path: Path) -> None:
     assert "material library was not found" in asset.info["warnings"][0]
 
 
+def test_a_library_whose_material_is_never_used_leaves_grey(tmp_path: Path) -> None:
+    save(tmp_path, "one.mtl", b"newmtl metal\nKd 1 0 0\n")
+    asset = load(tmp_path, "a.obj", b"mtllib one.mtl\n" + QUAD + b"f 1 2 3 4\n")
+    assert [material.base_color for material in asset.materials] == [GREY]
+    assert not asset.info["warnings"]
+
+
 @pytest.mark.parametrize(
     ("data", "problem", "received"),
     [

@@ -182,7 +182,7 @@ def _materials(
             warnings.append(str(error))
     pool = TexturePool(limits, warnings)
     unknown = [name for name in names if name and name not in library]
-    if len(library) == 1 and unknown == names[1:2]:  # renamed on one side; there is no other choice
+    if len(library) == 1 and unknown and unknown == names[1:2]:  # renamed on one side; there is no other choice
         warnings.append(f"material {unknown[0][:80]!r} is not defined; the only one of the library is used")
         library[unknown.pop()] = next(iter(library.values()))
     warnings.extend(f"material {name[:80]!r} is not defined; its faces are grey" for name in unknown)
