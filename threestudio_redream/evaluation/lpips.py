@@ -9,7 +9,6 @@ whose values compare only with each other.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.retrieval.index.integrity import hash_file
 
 __all__ = ["LPIPS", "NETS", "open_lpips"]
 
@@ -155,18 +155,15 @@ def _published(net: str) -> Path:
 def _read(path: Path, digits: str) -> dict[str, Tensor]:
     """A published file of weights, once its checksum is right."""
     try:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        found = hash_file(path)
     except OSError as cause:
         raise ConfigError(
             f"The backbone of LPIPS cannot be read: {cause}", received=str(path), fix="Name the downloaded file."
         ) from cause
-    if not digest.hexdigest().startswith(digits):
+    if not found.startswith(digits):
         raise ConfigError(
             "The backbone of LPIPS is not the published one",
-            received=f"{path}, sha256 {digest.hexdigest()[:8]}",
+            received=f"{path}, sha256 {found[:8]}",
             fix=f"Its sha256 begins with {digits}; download it again.",
         )
     return _load(path)

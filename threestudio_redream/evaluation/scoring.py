@@ -6,9 +6,7 @@ compare. What a source does not allow (no opacity maps, no asset, no mesh) is le
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +38,7 @@ from threestudio_redream.evaluation.text import (
     view_probabilities,
 )
 from threestudio_redream.retrieval.encoders import open_encoder
+from threestudio_redream.runtime.prompt_processors.cache import fingerprint_tensors
 
 __all__ = ["ScoreConfig", "Scorer", "exported_mesh"]
 
@@ -93,9 +92,9 @@ class Scorer:
         """Name and hash of every model."""
         found: dict[str, Any] = {"clip": {"name": self.cfg.encoder, "fingerprint": self.encoder.fingerprint}}
         if self.lpips is not None:
-            found["lpips"] = {"net": self.lpips.name, "weights": _fingerprint(self.lpips)}
+            found["lpips"] = {"net": self.lpips.name, "weights": fingerprint_tensors(self.lpips.state_dict())}
         if self.referee is not None:
-            found["judge"] = {"weights": _fingerprint(self.referee)}
+            found["judge"] = {"weights": fingerprint_tensors(self.referee.state_dict())}
         return found
 
     def __call__(
@@ -218,12 +217,3 @@ def _asset_pictures(asset: Asset, views: int, size: int) -> tuple[Tensor, Tensor
     fovy = torch.full((views,), 40.0).deg2rad()
     view = AssetViews([asset])(0, c2w, fovy, size, size, torch.zeros(1, 1, 1, 3))
     return view.rgb, view.mask[..., 0] > 0.5
-
-
-def _fingerprint(module: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    tensors: Sequence[tuple[str, Tensor]] = sorted(module.state_dict().items())
-    for name, tensor in tensors:
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
