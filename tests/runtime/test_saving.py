@@ -8,7 +8,7 @@ from PIL import Image
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.checkpoint import read_checkpoint
-from threestudio_redream.runtime.files import atomic_path, atomic_write_text
+from threestudio_redream.runtime.files import atomic_path, atomic_write_text, remove_leftovers, visible
 from threestudio_redream.runtime.imaging import apply_colormap, grayscale_image, image_grid, rgb_image, uv_image
 from threestudio_redream.runtime.saving import SaverMixin
 from threestudio_redream.runtime.video import matching_frames, write_video
@@ -105,6 +105,44 @@ def test_videos_have_every_frame(saver):
         saver.save_img_sequence("x", "turn", r"(\d+)", save_format="avi")
     with pytest.raises(ConfigError, match="mp4"):
         write_video(saver.get_save_path("x.avi"), [np.zeros((2, 2, 3), np.uint8)])
+
+
+def killed_writer(path, data=b""):
+    """What a writer of ``path`` leaves when it is killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr("os.replace", lambda *_: None)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+    return temporary
+
+
+def test_a_half_written_frame_is_no_frame(saver):
+    for i in range(3):
+        saver.save_rgb_image(f"turn/{i}.png", torch.zeros(16, 16, 3))
+    folder = Path(saver.get_save_path("turn"))
+    assert killed_writer(folder / "1.png").exists()
+    assert [path.name for path in matching_frames(folder, r"(\d+)\.png")] == ["0.png", "1.png", "2.png"]
+    assert Path(saver.save_img_sequence("turn", "turn", r"(\d+)\.png", save_format="gif")).stat().st_size > 0
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    kept = [".hidden", ".git.tmp", "a.tmp", ".1.png.tmp", "sub/b.tmp.png", "sub/.notes.ABCDEFGH.tmp.txt"]
+    (tmp_path / "sub").mkdir()
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    elsewhere = killed_writer(outside / "0.png")
+    (tmp_path / "link").symlink_to(outside)
+    left = [killed_writer(tmp_path / name, b"half") for name in ("1.png", "sub/model.glb", "sub/README", "a.b.json")]
+    assert all(path.exists() for path in left)
+    assert visible([*left, tmp_path / "a.tmp"]) == [tmp_path / "a.tmp"]
+    assert remove_leftovers(tmp_path) == len(left)
+    assert not any(path.exists() for path in left)
+    assert all((tmp_path / name).exists() for name in kept)
+    assert elsewhere.exists()
+    assert remove_leftovers(tmp_path / "nowhere") == 0
 
 
 def test_data_json_and_state(saver, tmp_path):

@@ -103,3 +103,4 @@ def test_a_killed_run_ends_with_the_same_bits(tiny_model, whole, tmp_path, monke
     assert state.keys() == whole[0].keys()
     assert all(torch.equal(value, whole[0][key]) for key, value in state.items())
     assert files == whole[1]
+    assert not list((tmp_path / TRIAL).rglob(".*")), "half-written files were left behind"

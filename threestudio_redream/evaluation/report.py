@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.runtime.files import atomic_write_text, visible
 
 __all__ = ["prompt_of", "write_report"]
 
@@ -106,7 +106,7 @@ def prompt_of(trial: Path) -> str:
 
 def _result(save: Path) -> str:
     folders = _newest((path for path in save.glob("it*-test") if path.is_dir()), 1)
-    frames = sorted(folders[0].glob("*.png"), key=lambda p: int(p.stem) if p.stem.isdigit() else 0) if folders else []
+    frames = sorted(visible(folders[0].glob("*.png")), key=_number_of) if folders else []
     # Test azimuths go round with both ends: the last view is the first again.
     count = len(frames) - 1
     shown = [frames[round(i * count / VIEWS)] for i in range(VIEWS)] if count >= VIEWS else frames
@@ -120,7 +120,7 @@ def _result(save: Path) -> str:
             data = base64.b64encode(video.read_bytes()).decode()
             body += f'<p><video controls loop muted src="data:video/mp4;base64,{data}"></video></p>'
     rows = []
-    for mesh in sorted(save.glob("it*-export/**/*.glb"))[:16]:
+    for mesh in sorted(visible(save.glob("it*-export/**/*.glb")))[:16]:
         about = _json(mesh.with_suffix(".json"))
         faces = f"{int(about['faces']):,} faces" if isinstance(about, dict) and "faces" in about else ""
         where = html.escape(mesh.relative_to(save.parent).as_posix())
@@ -220,6 +220,10 @@ def _figure(path: Path, side: int, caption: str) -> str:
     data = base64.b64encode(sink.getvalue()).decode()
     said = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img alt="{html.escape(caption or path.stem)}" src="data:image/png;base64,{data}">{said}</figure>'
+
+
+def _number_of(path: Path) -> int:
+    return int(path.stem) if path.stem.isdigit() else 0
 
 
 def _newest(paths: Iterable[Path], count: int) -> list[Path]:

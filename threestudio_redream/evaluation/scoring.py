@@ -38,6 +38,7 @@ from threestudio_redream.evaluation.text import (
     view_probabilities,
 )
 from threestudio_redream.retrieval.encoders import open_encoder
+from threestudio_redream.runtime.files import visible
 from threestudio_redream.runtime.prompt_processors.cache import fingerprint_tensors
 
 __all__ = ["ScoreConfig", "Scorer", "exported_mesh"]
@@ -198,7 +199,7 @@ class Scorer:
 
 def exported_mesh(trial: Path) -> Asset | None:
     """The mesh that a run has exported last, if it has one that can be read."""
-    found = sorted(trial.glob("save/it*-export/*.glb"), key=lambda path: path.stat().st_mtime)
+    found = sorted(visible(trial.glob("save/it*-export/*.glb")), key=lambda path: path.stat().st_mtime)
     if not found:
         return None
     try:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from threestudio_redream.errors import CheckpointError
-from threestudio_redream.runtime.files import atomic_path
+from threestudio_redream.runtime.files import atomic_path, visible
 from threestudio_redream.runtime.state_tree import decode, encode
 
 __all__ = [
@@ -107,10 +107,8 @@ _FOREIGN_FIX = (
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
     """The newest readable checkpoint in ``folder``, judged by its step; damaged ones are skipped."""
-    candidates = sorted(Path(folder).glob(f"*{SUFFIX}"), key=_order, reverse=True)
+    candidates = sorted(visible(Path(folder).glob(f"*{SUFFIX}")), key=_order, reverse=True)
     for path in candidates:
-        if path.name.startswith("."):
-            continue
         try:
             read_checkpoint(path)
         except CheckpointError:

@@ -1,14 +1,20 @@
-"""Atomic file writes: a reader sees the old file or the new one, never half of one."""
+"""Atomic file writes: a reader sees the old file or the new one, never half of one.
+
+Temporary files are hidden, so a reader that lists a folder leaves out hidden names; see :func:`visible`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path", "atomic_write_bytes", "atomic_write_text"]
+__all__ = ["atomic_path", "atomic_write_bytes", "atomic_write_text", "remove_leftovers", "visible"]
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")  # as mkstemp makes them below
 
 
 @contextlib.contextmanager
@@ -45,3 +51,25 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Replace the content of ``path`` by ``text`` in UTF-8."""
     atomic_write_bytes(path, text.encode())
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Those of ``paths`` that are not hidden: what a writer has finished, not what a killed one has left."""
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def remove_leftovers(folder: str | Path) -> int:
+    """Delete the temporary files that killed writers left below ``folder``, which nobody may be writing to.
+
+    Links are not followed.
+
+    Returns:
+        How many files were deleted.
+    """
+    removed = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if _TEMPORARY.fullmatch(name):
+                Path(parent, name).unlink(missing_ok=True)
+                removed += 1
+    return removed

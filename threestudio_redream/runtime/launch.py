@@ -126,10 +126,12 @@ def _run_stage(args: argparse.Namespace, cfg: Any, checkpoint: Any, accelerator:
 
 
 def _train(trainer: Any, system: Any, datamodule: Any, cfg: Any) -> None:
+    from threestudio_redream.runtime.files import remove_leftovers
     from threestudio_redream.runtime.interrupt import graceful_interrupt
     from threestudio_redream.runtime.trial import snapshot_code, write_command
 
     if trainer.is_global_zero:
+        remove_leftovers(cfg.trial_dir)
         write_command(cfg.trial_dir, sys.argv)
         snapshot_code(os.path.join(cfg.trial_dir, "code"))
     with graceful_interrupt(trainer):

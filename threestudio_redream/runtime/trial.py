@@ -64,12 +64,6 @@ class TrialCheckpoint(ModelCheckpoint):
         self._save_topk_checkpoint(trainer, candidates)
         self._save_last_checkpoint(trainer, candidates)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if self.dirpath and stage == "fit":  # left by a killed writer
-            for leftover in Path(self.dirpath).glob(f".*.tmp{SUFFIX}"):
-                leftover.unlink(missing_ok=True)
-
 
 class ConfigSnapshot(Callback):
     """Writes ``configs/parsed.yaml`` and ``configs/raw.yaml`` when training starts."""

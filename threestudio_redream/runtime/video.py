@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.runtime.files import atomic_path
+from threestudio_redream.runtime.files import atomic_path, visible
 
 __all__ = ["matching_frames", "write_video"]
 
 
 def matching_frames(folder: str | Path, matcher: str) -> list[Path]:
-    """Files of ``folder`` whose name matches the regular expression, ordered by its first group as a number."""
+    """Files of ``folder`` whose name matches the regular expression, ordered by its first group as a number.
+
+    Hidden files are left out: a run that was killed may have left half a picture.
+    """
     pattern = re.compile(matcher)
-    found = [(int(match.group(1)), path) for path in Path(folder).iterdir() if (match := pattern.search(path.name))]
+    matches = [(pattern.search(path.name), path) for path in visible(Path(folder).iterdir())]
+    found = [(int(match.group(1)), path) for match, path in matches if match]
     return [path for _, path in sorted(found)]
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from threestudio_redream.errors import ConfigError, EmptySceneError
 from threestudio_redream.runtime import BaseLift3DSystem, register
+from threestudio_redream.runtime.files import visible
 
 __all__ = ["FitAssetSystem", "psnr", "silhouette_iou"]
 
@@ -148,7 +149,7 @@ class FitAssetSystem(BaseLift3DSystem):
     def on_predict_epoch_end(self) -> None:
         super().on_predict_epoch_end()
         folder = Path(self.get_save_path(f"it{self.true_global_step}-export/."))
-        meshes = sorted(folder.glob("*.glb"))
+        meshes = sorted(visible(folder.glob("*.glb")))
         if meshes:
             scores = self._score_mesh(meshes[0])
             self._metrics = {**getattr(self, "_metrics", {"step": self.true_global_step}), "mesh": scores}
