@@ -19,6 +19,7 @@ import typer
 from threestudio_redream import __version__
 from threestudio_redream.adaptation.cli import adapt
 from threestudio_redream.errors import RedreamError
+from threestudio_redream.evaluation.bench.cli import bench
 from threestudio_redream.evaluation.cli import evaluate
 from threestudio_redream.retrieval.cli import index_app
 from threestudio_redream.retrieval.cli_search import fetch, search
@@ -176,6 +177,7 @@ app.command("search")(search)
 app.command("adapt")(adapt)
 app.command("fetch")(fetch)
 app.command("eval")(evaluate)
+app.command()(bench)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

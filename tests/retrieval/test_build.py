@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.executors import LocalExecutor, WorkerDiedError
 from threestudio_redream.retrieval.build import chunks as build_chunks
 from threestudio_redream.retrieval.build import run as build_module
-from threestudio_redream.retrieval.build.executors import LocalExecutor, WorkerDiedError
 from threestudio_redream.retrieval.build.ingest import is_unchanged
 from threestudio_redream.retrieval.build.plan import Plan, work_folder
 from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec, build_index, settings_of_index

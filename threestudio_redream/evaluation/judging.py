@@ -18,7 +18,8 @@ def judge_turn(judge: Judge, views: Tensor, descriptor: str, kind: str) -> dict[
     """Verdict on views ``[A, H, W, 3]`` from even azimuths around one object.
 
     ``recognised``: at least half of the views, and their mean probability, name the kind. ``fronts`` and ``janus``:
-    see :func:`~threestudio_redream.evaluation.janus.count_fronts`.
+    see :func:`~threestudio_redream.evaluation.janus.count_fronts`. ``one_front``: there is a front and no Janus; a body
+    that looks alike from all sides has neither. Both are None for kinds without a front.
     """
     verdict = judge.judge(views)
     at = judge.kinds.index(kind)
@@ -32,5 +33,6 @@ def judge_turn(judge: Judge, views: Tensor, descriptor: str, kind: str) -> dict[
         "has_front": judge.fronted[at],
         "fronts": front.fronts,
         "front_share": front.share,
+        "one_front": front.fronts == 1 and not front.janus if judge.fronted[at] else None,
         "janus": front.janus if judge.fronted[at] else None,
     }

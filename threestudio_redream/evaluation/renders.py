@@ -75,7 +75,8 @@ class Renders:
 
     Attributes:
         rgb: ``[A, H, W, 3]`` float32 in [0, 1]. opacity: ``[A, H, W]`` float32 in [0, 1], or None.
-        about: where they come from: ``kind`` (run, folder, mesh), ``step`` of a run, ``protocol``, ``sha256``.
+        about: where they come from: ``kind`` (run, folder, mesh), ``step`` of a run, ``protocol``, ``sha256``;
+            ``camera`` with ``elevation_deg``, ``distance`` and ``fovy_deg`` where they are known.
     """
 
     rgb: Tensor
@@ -123,7 +124,10 @@ def _of_run(trial: Path) -> Renders:
         raise RendersError("The run has no test views", kind="missing", received=str(trial), fix=again)
     step = max(found)
     _refuse_stale(trial, step, found[step], again)
-    rendered = _of_folder(found[step], _expected(trial), {"kind": "run", "step": step})
+    configured = _data_settings(trial)
+    expected = configured.get("n_test_views")
+    about = {"kind": "run", "step": step, **_camera(configured)}
+    rendered = _of_folder(found[step], expected if isinstance(expected, int) else None, about)
     opacity = trial / "save" / f"it{step}-opacity"
     if not opacity.is_dir():
         return rendered
@@ -161,8 +165,8 @@ def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
             )
 
 
-def _expected(trial: Path) -> int | None:
-    """How many test views the run was configured with, if its configuration says so."""
+def _data_settings(trial: Path) -> dict[str, Any]:
+    """``data`` of the run's configuration, as far as it can be read."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -170,11 +174,21 @@ def _expected(trial: Path) -> int | None:
     path = trial / "configs" / "parsed.yaml"
     try:
         if path.stat().st_size > MAX_CONFIG:
-            return None
-        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), "data.n_test_views")
+            return {}
+        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), "data")
+        value = OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None
     except (OSError, ValueError, OmegaConfBaseException, YAMLError):
-        return None
-    return value if isinstance(value, int) else None
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _camera(configured: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the test views; nothing unless all of it is known."""
+    names = {"elevation_deg": "eval_elevation_deg", "distance": "eval_camera_distance", "fovy_deg": "eval_fovy_deg"}
+    camera = {name: {"elevation_deg": 15.0, "distance": 1.5, "fovy_deg": 70.0}[name] for name in names}
+    camera |= {name: configured[key] for name, key in names.items() if key in configured}
+    known = "n_test_views" in configured and all(isinstance(value, int | float) for value in camera.values())
+    return {"camera": {name: float(value) for name, value in camera.items()}} if known else {}
 
 
 def _of_folder(folder: Path, count: int | None, about: dict[str, Any], *, blank: bool = True) -> Renders:
@@ -227,7 +241,8 @@ def _of_mesh(path: Path, protocol: Protocol) -> Renders:
     rgb = rgba[..., :3] + (1.0 - rgba[..., 3:]) * protocol.background
     pictures = [picture.clip(0.0, 1.0).astype(np.float32) for picture in rgb]
     checked = _checked(pictures, [f"view {i}" for i in range(views)], True)
-    about = {"kind": "mesh", "protocol": asdict(protocol), "sha256": _digest([path])}
+    camera = {name: getattr(protocol, name) for name in ("elevation_deg", "distance", "fovy_deg")}
+    about = {"kind": "mesh", "protocol": asdict(protocol), "camera": camera, "sha256": _digest([path])}
     return Renders(checked, torch.from_numpy(rgba[..., 3].astype(np.float32)), about)
 
 

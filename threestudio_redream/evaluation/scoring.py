@@ -28,7 +28,7 @@ from threestudio_redream.evaluation.appearance import (
 from threestudio_redream.evaluation.consistency import a_lpips
 from threestudio_redream.evaluation.lpips import LPIPS, open_lpips
 from threestudio_redream.evaluation.renders import Renders
-from threestudio_redream.evaluation.shape import chamfer_distance
+from threestudio_redream.evaluation.shape import asset_masks, chamfer_distance, silhouette_iou
 from threestudio_redream.evaluation.text import (
     clip_score,
     r_precision,
@@ -183,6 +183,11 @@ class Scorer:
         assert opacity is not None
         rgb, covered = _asset_pictures(asset, len(turn), turn.shape[1])
         metrics["asset/colour distance"] = colour_distance(turn, opacity > 0.5, rgb, covered)
+        if camera := renders.about.get("camera"):
+            outlines = asset_masks(asset, len(turn), turn.shape[1], **camera)
+            metrics["asset/silhouette_iou"] = silhouette_iou(opacity, outlines)
+        else:
+            left_out["asset/silhouette_iou"] = "the camera of the pictures is not known"
 
     def _judge(self, renders: Renders, prompt: str, metrics: dict[str, Any], left_out: dict[str, str]) -> None:
         from threestudio_redream.evaluation.judging import judge_turn

@@ -274,7 +274,7 @@ def _build(
     ann: str | None,
     as_json: bool,
 ) -> None:
-    from threestudio_redream.retrieval.build.executors import open_executor
+    from threestudio_redream.executors import open_executor
     from threestudio_redream.retrieval.build.plan import work_folder
     from threestudio_redream.retrieval.build.run import STEPS, build_index
 

@@ -1,10 +1,12 @@
-"""How OpenMP's threads wait for their next piece of work. Imports nothing heavy: it must act before torch is there."""
+"""How many threads torch uses, and how they wait. Imports nothing heavy: the latter must act before torch is there."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
-__all__ = ["let_threads_wait"]
+__all__ = ["let_threads_wait", "torch_threads"]
 
 #: About a tenth of a millisecond.
 SPINS = 50_000
@@ -19,3 +21,16 @@ def let_threads_wait() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads in this block: sums depend on how they are split, in their last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

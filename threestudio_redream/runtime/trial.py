@@ -20,7 +20,7 @@ from threestudio_redream.runtime.checkpoint import SUFFIX
 from threestudio_redream.runtime.config import dump_config
 from threestudio_redream.runtime.files import atomic_write_text
 
-__all__ = ["ConfigSnapshot", "TrialCheckpoint", "snapshot_code", "write_command"]
+__all__ = ["ConfigSnapshot", "TrialCheckpoint", "code_version", "snapshot_code", "write_command"]
 
 log = logging.getLogger("pytorch_lightning")
 
@@ -84,6 +84,14 @@ def write_command(trial_dir: str | Path, arguments: list[str]) -> None:
     path = Path(trial_dir) / "cmd.txt"
     earlier = path.read_text() if path.is_file() else ""
     atomic_write_text(path, f"{earlier}python {shlex.join(arguments)}\n")
+
+
+def code_version() -> str:
+    """The git commit of this package's checkout, with ``+`` if tracked files were changed; else its version."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return importlib.metadata.version("threestudio-redream")
+    return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def snapshot_code(folder: str | Path) -> None:

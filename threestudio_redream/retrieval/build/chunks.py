@@ -6,8 +6,7 @@ import functools
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from threestudio_redream.retrieval.orientation import ALIGN_VIEWS, ClipAligner
 from threestudio_redream.retrieval.sources import Rejection, Source
 from threestudio_redream.retrieval.types import AssetRecord, Encoder, record_to_json
 from threestudio_redream.retrieval.views import open_record, render_sets, thumbnail
+from threestudio_redream.runtime.threads import torch_threads
 
 __all__ = ["BLAME", "load_blame", "render_asset_views", "run_shard"]
 
@@ -53,7 +53,7 @@ def run_shard(
     """
     plan = Plan.load(Path(folder))
     source, done = plan.open_source(), 0
-    with _threads(threads):
+    with torch_threads(threads):
         for chunk in plan.chunks[shard::num_shards]:
             if plan.is_done(chunk):
                 continue
@@ -220,18 +220,6 @@ def _embed_views(encoder: Encoder, pictures: Bytes, batch_size: int) -> NDArray[
 def _encoder(name: str, device: str, dtype: str, batch_size: int) -> Encoder:
     """Loaded once per process."""
     return open_encoder(name, device=device, dtype=dtype, batch_size=batch_size)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_rows(folder: Path, rows: list[AssetRecord], rejected: list[dict[str, Any]]) -> None:

@@ -20,9 +20,9 @@ from threading import Event, Thread
 from typing import Any
 
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.executors import Executor, InlineExecutor, WorkerDiedError
 from threestudio_redream.retrieval.build.assemble import assemble
 from threestudio_redream.retrieval.build.chunks import BLAME, load_blame, run_shard
-from threestudio_redream.retrieval.build.executors import Executor, InlineExecutor, WorkerDiedError
 from threestudio_redream.retrieval.build.ingest import ingest
 from threestudio_redream.retrieval.build.plan import BuildSettings, Plan, SourceSpec, work_folder
 from threestudio_redream.retrieval.index.manifest import MANIFEST, read_manifest

@@ -1,7 +1,7 @@
-"""Run the shards of a build: here, in processes of this machine, on Slurm through submitit, or on Ray.
+"""Run independent jobs: here, in processes of this machine, on Slurm through submitit, or on Ray.
 
 No engine of our own: an executor only starts an importable function on each of a list of jobs and hands out the
-results as they come. What makes a build survive anything is that its jobs can be repeated.
+results as they come. What makes long work survive anything is that its jobs can be repeated.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from threestudio_redream.errors import ConfigError, MissingExtraError, RedreamError
-from threestudio_redream.retrieval.errors import RetrievalError
 
-__all__ = ["EXECUTORS", "Executor", "InlineExecutor", "LocalExecutor", "RayExecutor", "SlurmExecutor", "open_executor"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "InlineExecutor",
+    "LocalExecutor",
+    "RayExecutor",
+    "SlurmExecutor",
+    "WorkerDiedError",
+    "WorkerError",
+    "open_executor",
+]
 
 EXECUTORS = ("local", "slurm", "ray")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -31,7 +40,11 @@ class _Failure:
     cause: str
 
 
-class WorkerDiedError(RetrievalError):
+class WorkerError(RedreamError, RuntimeError):
+    """A named error of another process; its cause names the class."""
+
+
+class WorkerDiedError(WorkerError):
     """A worker process ended without a result: killed for memory, or crashed in native code."""
 
 
@@ -49,7 +62,7 @@ class Executor(Protocol):
         """Results in any order, as they come.
 
         Raises:
-            WorkerDiedError: a worker ended without a result. RetrievalError: for a RedreamError of another process,
+            WorkerDiedError: a worker ended without a result. WorkerError: for a RedreamError of another process,
             with its text. Whatever else the function raises.
         """
         ...
@@ -117,7 +130,7 @@ class SlurmExecutor:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         executor = submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
-        executor.update_parameters(name="redream-index", **({"timeout_min": 720} | self.options))
+        executor.update_parameters(name="redream", **({"timeout_min": 720} | self.options))
         if executor.cluster == "slurm":
             executor.update_parameters(slurm_array_parallelism=self.workers)
         if not jobs:
@@ -197,7 +210,7 @@ def _call(function: Callable[..., Any], *job: Any) -> Any:
 
 def _unwrap(result: Any) -> Any:
     if isinstance(result, _Failure):
-        error = RetrievalError(result.text)
+        error = WorkerError(result.text)
         raise error from RuntimeError(f"{result.cause} in a worker")
     return result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from threestudio_redream.errors import ConfigError, MissingExtraError
-from threestudio_redream.retrieval.build.executors import (
+from threestudio_redream.executors import (
     EXECUTORS,
     Executor,
     InlineExecutor,
@@ -17,10 +17,10 @@ from threestudio_redream.retrieval.build.executors import (
     RayExecutor,
     SlurmExecutor,
     WorkerDiedError,
+    WorkerError,
     open_executor,
 )
 from threestudio_redream.retrieval.build.plan import Plan
-from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.index.manifest import read_manifest
 
 JOBS = [(number, 2) for number in range(5)]
@@ -52,10 +52,10 @@ def test_errors_of_a_job_come_back(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["local", "slurm"])
 def test_named_errors_survive_the_way(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(RetrievalError, match=r"no plan of a build.*Run the step `ingest`"):
+    with pytest.raises(WorkerError, match=r"no plan of a build.*Run the step `ingest`"):
         list(make(kind, tmp_path).run(Plan.load, [(tmp_path,)]))
     (tmp_path / "sheet").mkdir()
-    with pytest.raises(RetrievalError, match=r"no index in this folder"):
+    with pytest.raises(WorkerError, match=r"no index in this folder"):
         list(make(kind, tmp_path).run(read_manifest, [(tmp_path / "sheet",)]))
 
 

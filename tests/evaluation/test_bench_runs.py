@@ -1,0 +1,220 @@
+"""Sweeps of real, very short runs: finished ones stay, failed ones are rows, kills and executors change no number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from threestudio_redream.cli import app
+from threestudio_redream.errors import ConfigError
+from threestudio_redream.evaluation.bench.methods import METHODS
+from threestudio_redream.evaluation.bench.runs import Harness, flat, read_result, run_cell
+from threestudio_redream.evaluation.bench.suites import Cell, open_suite
+from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
+from threestudio_redream.executors import InlineExecutor, LocalExecutor, RayExecutor, SlurmExecutor
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = (
+    "trainer.max_steps=6",
+    "trainer.val_check_interval=6",
+    "checkpoint.every_n_train_steps=2",
+    "data.n_test_views=13",
+    "data.n_val_views=1",
+    "data.eval_height=48",
+    "data.eval_width=48",
+    "system.geometry.pos_encoding_config.n_levels=3",
+    "system.geometry.pos_encoding_config.log2_hashmap_size=10",
+    "system.renderer.num_samples_per_ray=16",
+)
+CELLS = [Cell(method, "a blue robot", 0) for method in ("dreamfusion", "prolificdreamer")]
+
+
+def harness(work, *extra, **options):
+    return Harness("mini", work, ROOT, extra=(*SHORT, *extra), **options)
+
+
+def numbers(rows):
+    """Everything but the clock."""
+    assert all(row["status"] == "ok" for row in rows), [row.get("reason") for row in rows]
+    return [{name: value for name, value in row["metrics"].items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    made = harness(tmp_path_factory.mktemp("sweep"))
+    return made, sweep(made, CELLS, InlineExecutor())
+
+
+def test_rows_say_everything(finished):
+    made, rows = finished
+    assert [(row["method"], row["prompt"], row["seed"]) for row in rows] == [
+        (cell.method, cell.prompt, cell.seed) for cell in CELLS
+    ]
+    for row in rows:
+        wanted = {column.metric for column in open_suite("mini").columns}
+        assert wanted <= set(row["metrics"])
+        assert row["metrics"]["seconds"] > 1.0
+        assert 0.0 <= row["metrics"]["asset/silhouette_iou"] <= 1.0
+        assert row["asset"]
+        assert row["commit"]
+        assert row["renders"]["views"] == 13
+        assert row["models"]["mini"]["judge"]["weights"]
+        assert "system.prompt_processor.prompt=a blue robot" in row["overrides"]
+        assert "/" not in "".join(row["overrides"]), "no paths of this machine"
+    folder = made.folder(CELLS[0])
+    assert json.loads((folder / "result.json").read_text()) == rows[0]
+    assert not list((folder / "ckpts").glob("*")), "scored runs keep no checkpoints"
+    assert numbers(rows)[0] != numbers(rows)[1]
+
+
+def test_finished_runs_are_not_repeated(finished):
+    made, rows = finished
+    before = {cell: (made.folder(cell) / "launch.log").stat().st_mtime_ns for cell in CELLS}
+    seen = []
+    assert sweep(made, CELLS, InlineExecutor(), seen.append) == rows
+    assert seen == []
+    assert before == {cell: (made.folder(cell) / "launch.log").stat().st_mtime_ns for cell in CELLS}
+    assert [row["name"] for row in collect(made, CELLS)] == ["a-blue-robot-0"] * 2
+
+
+def test_results_of_other_settings_are_refused(finished):
+    made, _ = finished
+    other = Harness("mini", made.work, ROOT, extra=(*SHORT, "trainer.max_steps=7"))
+    for call in (lambda: sweep(other, CELLS, InlineExecutor()), lambda: collect(other, CELLS)):
+        with pytest.raises(ConfigError, match=r"other settings.*dreamfusion/a-blue-robot-0"):
+            call()
+
+
+def test_the_command_tells_the_same(finished, tmp_path):
+    made, rows = finished
+    words = ["bench", "--report", "--json", "-m", "dreamfusion,prolificdreamer", "--prompts", "1", "--seeds", "0"]
+    words += ["--work", str(made.work), "--out", str(tmp_path), "--root", str(ROOT)]
+    for extra in made.extra:
+        words += ["--set", extra]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert table["dreamfusion"]["clip_score[mini]"]["mean"] == rows[0]["metrics"]["clip_score[mini]"]
+    assert json.loads((tmp_path / "table.json").read_text()) == table
+    assert (tmp_path / "runs" / "dreamfusion" / "a-blue-robot-0.json").is_file()
+    planned = CliRunner().invoke(app, [*words, "--plan"])
+    assert [row["status"] for row in json.loads(planned.stdout)] == ["ok", "ok"]
+    nothing = CliRunner().invoke(app, ["bench", "--report", "--work", str(tmp_path / "w"), "--root", str(ROOT)])
+    assert nothing.exit_code == 1
+    assert "No run has finished" in nothing.stderr
+    assert CliRunner().invoke(app, ["bench", "--seeds", "a,b"]).exit_code == 2
+
+
+def test_a_failed_run_is_a_row_and_stops_nothing(tmp_path):
+    broken = harness(tmp_path, "system.loss.lambda_unknown=1", "system.guidance.half_precision=maybe")
+    rows = sweep(broken, CELLS[:1], InlineExecutor())
+    assert rows[0]["status"] == "failed"
+    assert "status 2" in rows[0]["reason"]
+    assert "maybe" in rows[0]["reason"]
+    assert "metrics" not in rows[0]
+    assert sweep(broken, CELLS[:1], InlineExecutor()) == rows
+    assert forget_failures(broken, CELLS) == 1
+    assert read_result(broken.folder(CELLS[0])) is None
+
+
+def test_missing_views_are_a_failed_row(finished, tmp_path):
+    """A run whose views are gone is not scored by what is left of them."""
+    made, _ = finished
+    folder = tmp_path / CELLS[0].method
+    folder.mkdir()
+    copied = harness(tmp_path)
+    subprocess.run(["cp", "-r", str(made.folder(CELLS[0])), str(folder)], check=True)
+    (copied.folder(CELLS[0]) / "result.json").unlink()
+    from threestudio_redream.evaluation.bench import runs
+
+    next(copied.folder(CELLS[0]).glob("save/it6-test/5.png")).unlink()
+    row = runs._scored(copied, CELLS[0])
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("missing: ")
+
+
+def test_a_missing_configuration_is_named_before_anything_runs(tmp_path):
+    elsewhere = Harness("mini", tmp_path / "work", tmp_path)
+    with pytest.raises(ConfigError, match=r"dreamfusion\.yaml.*clone of the repository"):
+        sweep(elsewhere, CELLS, InlineExecutor())
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_killed_sweep_changes_no_number(finished, tmp_path):
+    _, rows = finished
+    made = harness(tmp_path)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from test_bench_runs import *\n"
+        "sweep(harness(Path(sys.argv[1])), CELLS, InlineExecutor())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while not list((made.folder(CELLS[1]) / "ckpts").glob("*step=2*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)  # its launch lives on, and holds the lock of its folder
+    process.wait()
+    first = read_result(made.folder(CELLS[0]))
+    assert read_result(made.folder(CELLS[1])) is None
+    again = sweep(made, CELLS, InlineExecutor())
+    assert again[0] == first
+    assert numbers(again) == numbers(rows)
+
+
+@pytest.mark.parametrize("kind", ["local", "slurm", "ray"])
+def test_executors_give_the_same_numbers(kind, finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if kind == "local":
+        executor = LocalExecutor(2)
+    elif kind == "slurm":
+        pytest.importorskip("submitit")
+        executor = SlurmExecutor(2, tmp_path / "logs", cluster="local", timeout_min=10)
+    else:
+        pytest.importorskip("ray")
+        executor = RayExecutor(2)
+    rows = sweep(harness(tmp_path / "work"), CELLS, executor)
+    assert numbers(rows) == numbers(finished[1])
+
+
+def test_assets_of_controls(tmp_path):
+    made = harness(tmp_path)
+    prompts = open_suite("mini").prompts
+    found = {name: made.asset(Cell(name, "a red cat", 1)).record for name in METHODS}
+    assert found["redream"].asset_id == found["dreamfusion"].asset_id == found["no-delta"].asset_id
+    assert "cat" in found["redream"].name
+    assert "cat" in found["second-asset"].name
+    assert found["second-asset"].asset_id != found["redream"].asset_id
+    assert "elephant" in found["wrong-class-asset"].name
+    assert found["random-asset"].asset_id == found["random-asset-trusted"].asset_id
+    drawn = {made.asset(Cell("random-asset", prompt, seed)).record.asset_id for prompt in prompts for seed in range(3)}
+    assert len(drawn) > 25
+    words = made.overrides(Cell("wrong-class-asset-trusted", "a red cat", 1))
+    assert f"system.retrieval.asset_ids=[{found['wrong-class-asset'].asset_id}]" in words
+    assert "system.retrieval.gate=false" in words
+    assert not any("asset_ids" in word for word in made.overrides(Cell("no-delta", "a red cat", 1)))
+
+
+def test_flat_metrics():
+    nested = {"a": 1, "b": {"c": True, "d": None, "e": {"f": 0.5}}, "text": "no"}
+    assert flat(nested) == {"a": 1.0, "b/c": 1.0, "b/e/f": 0.5}
+
+
+def test_broken_results_are_no_results(tmp_path):
+    for text in ("", "[]", "{", '{"status": "running"}'):
+        (tmp_path / "result.json").write_text(text)
+        assert read_result(tmp_path) is None
+    assert run_cell.__module__.endswith("bench.runs")

@@ -1,0 +1,159 @@
+"""The verb ``redream bench``; :mod:`threestudio_redream.cli` adds it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from threestudio_redream.evaluation.bench.suites import Cell
+
+__all__ = ["bench"]
+
+
+def bench(
+    suite: Annotated[str, typer.Option(help="mini (a laptop) or paper (a GPU, full-size models).")] = "mini",
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", "-m", help="main, ablations, all, or names; repeat, or use commas.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Like 0,1,2; left out: the suite's.")] = "",
+    prompts: Annotated[int | None, typer.Option(help="The first so many for every method.")] = None,
+    executor: Annotated[str, typer.Option(help="local, slurm or ray.")] = "local",
+    workers: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Of each run; left out: the cores shared by the workers.")] = None,
+    gpu: Annotated[str, typer.Option(help="As for launch.py; left out: cpu for mini, auto for paper.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder of the runs; left out: outputs/bench/SUITE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; left out: benchmarks/results/SUITE.")] = None,
+    root: Annotated[Path, typer.Option(help="A clone of the repository: its configurations are run.")] = Path(),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over every run's configuration.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="List the runs and what is missing; run nothing.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only count what is there.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what has failed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Run prompts x methods x seeds in one harness, and write tables with 95 % paired intervals.
+
+    Repeat the command to go on: finished runs are never repeated, an interrupted one goes on at its last checkpoint.
+    A run that fails is a row of its own and stops nothing. The exit status is 1 if one has failed.
+    """
+    from threestudio_redream.evaluation.bench.methods import chosen_methods
+    from threestudio_redream.evaluation.bench.runs import Harness
+    from threestudio_redream.evaluation.bench.suites import open_suite
+    from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
+    from threestudio_redream.evaluation.bench.tables import as_markdown, write_results
+    from threestudio_redream.executors import open_executor
+
+    chosen = open_suite(suite)
+    names = chosen_methods([name for text in methods or ["main"] for name in text.split(",")])
+    cells = chosen.cells(names, prompts=prompts, seeds=_numbers(seeds) if seeds else None)
+    harness = Harness(
+        suite=suite,
+        work=(work or Path("outputs") / "bench" / suite).resolve(),
+        root=root.resolve(),
+        gpu=gpu or ("cpu" if suite == "mini" else "auto"),
+        threads=threads or max((os.cpu_count() or 1) // workers, 1),
+        extra=tuple(settings or ()),
+    )
+    if plan:
+        _show_plan(harness, cells, as_json)
+        return
+    if not report:
+        if retry_failed:
+            forget_failures(harness, cells)
+        runner = open_executor(executor, workers=workers, folder=harness.work / "submitit")
+        with _bar(len(cells), len(collect(harness, cells)), quiet=as_json) as advance:
+            sweep(harness, cells, runner, advance)
+    rows = collect(harness, cells)
+    if not rows:
+        typer.echo("No run has finished yet.", err=True)
+        raise typer.Exit(1)
+    folder = (out or Path("benchmarks") / "results" / suite).resolve()
+    table = write_results(folder, chosen, rows, _about(harness, rows))
+    failed = [row for row in rows if row["status"] != "ok"]
+    if as_json:
+        typer.echo(json.dumps(table, indent=1))
+    else:
+        counts = {name: sum(row["method"] == name for row in failed) for name in names}
+        typer.echo(as_markdown(table, chosen.columns, counts))
+        typer.echo(f"{len(rows)} of {len(cells)} runs, {len(failed)} failed. Tables and raw rows: {_near(folder)}")
+    for row in failed:
+        typer.echo(f"{row['method']}, {row['prompt']}, seed {row['seed']}: {row['reason']}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError as cause:
+        raise typer.BadParameter("Use whole numbers like 0,1,2.", param_hint="--seeds") from cause
+
+
+def _show_plan(harness: Any, cells: Sequence[Cell], as_json: bool) -> None:
+    from threestudio_redream.evaluation.bench.runs import read_result
+
+    rows = [(cell, read_result(harness.folder(cell))) for cell in cells]
+    if as_json:
+        states = [{"method": c.method, "prompt": c.prompt, "seed": c.seed, "status": _state(row)} for c, row in rows]
+        typer.echo(json.dumps(states, indent=1))
+        return
+    for cell, row in rows:
+        typer.echo(f"{_state(row):8} {cell.method:26} seed {cell.seed}  {cell.prompt}")
+    typer.echo(f"{sum(row is None for _, row in rows)} of {len(rows)} runs are to be made.")
+
+
+def _state(row: dict[str, Any] | None) -> str:
+    return "to do" if row is None else str(row["status"])
+
+
+def _bar(total: int, finished: int, quiet: bool) -> Any:
+    """A context that gives a function to call with every new row."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def shown() -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=quiet, speed_estimate_period=86400.0) as bars:
+            task = bars.add_task("runs", total=total, completed=finished)
+
+            def advance(row: dict[str, Any]) -> None:
+                bars.console.print(f"{row['status']}: {row['method']}, {row['prompt']}, seed {row['seed']}")
+                bars.advance(task)
+
+            yield advance
+
+    return shown()
+
+
+def _about(harness: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a figure needs beside it."""
+    import platform
+
+    from threestudio_redream.runtime.trial import code_version
+
+    first = next((row for row in rows if row["status"] == "ok"), {})
+    return {
+        "runs": len(rows),
+        "threads": harness.threads,
+        "extra": list(harness.extra),
+        "commits": sorted({str(row.get("commit")) for row in rows}),
+        "reported_at": code_version(),
+        "platform": platform.platform(),
+        "versions": first.get("versions", {}),
+        "models": first.get("models", {}),
+    }
+
+
+def _near(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

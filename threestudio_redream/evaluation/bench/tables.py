@@ -1,0 +1,121 @@
+"""The table of a suite as JSON, Markdown, CSV and LaTeX, from the raw rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from threestudio_redream.evaluation.bench.methods import METHODS
+from threestudio_redream.evaluation.bench.statistics import differences, summaries
+from threestudio_redream.evaluation.bench.suites import Column, Suite
+from threestudio_redream.runtime.files import atomic_write_text
+
+__all__ = ["as_csv", "as_latex", "as_markdown", "write_results"]
+
+_ARROWS = {"up": "↑", "down": "↓", "": ""}
+_LATEX = {"up": r"$\uparrow$", "down": r"$\downarrow$", "": ""}
+Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Summaries:
+    """Write ``table.json``, ``.md``, ``.csv``, ``.tex``, ``differences.json``, ``about.json`` and ``runs/``.
+
+    Args:
+        rows: of all runs, failed ones too. about: where and with what the runs were made.
+
+    Returns:
+        What ``table.json`` holds.
+    """
+    table = summaries(rows)
+    failed = {method: sum(r["method"] == method and r["status"] != "ok" for r in rows) for method in METHODS}
+    failed = {method: count for method, count in failed.items() if count}
+    _write_json(folder / "table.json", table)
+    _write_json(folder / "differences.json", {base: differences(rows, base) for base in ("prolificdreamer", "redream")})
+    _write_json(folder / "about.json", {"suite": suite.name, "failed": failed, **about})
+    for row in rows:
+        path = folder / "runs" / row["method"] / f"{row['name']}.json"
+        _write_json(path, row)
+    atomic_write_text(folder / "table.md", as_markdown(table, suite.columns, failed))
+    atomic_write_text(folder / "table.csv", as_csv(table))
+    atomic_write_text(folder / "table.tex", as_latex(table, suite.columns, failed))
+    return table
+
+
+def as_markdown(table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]) -> str:
+    """One row per method; shares as ``hits / runs``, other figures with their interval."""
+    head = ["method", "runs", *(f"{column.title} {_ARROWS[column.better]}".strip() for column in columns)]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for method, metrics in _ordered(table):
+        cells = [_shown(metrics.get(column.metric), column, " [{}, {}]") for column in columns]
+        lines.append(f"| {METHODS[method].title} | {_runs(method, metrics, failed)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_latex(table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]) -> str:
+    """A ``tabular`` for the booktabs package; means alone, the best of each column in bold."""
+    best = {column.metric: _tex(_best(table, column)) for column in columns if column.better}
+    head = " & ".join(["Method", "Runs", *(f"{_tex(column.title)} {_LATEX[column.better]}" for column in columns)])
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    for method, metrics in _ordered(table):
+        cells = [_tex(METHODS[method].title), _runs(method, metrics, failed)]
+        for column in columns:
+            text = _tex(_mean(metrics.get(column.metric), column))
+            cells.append(rf"\textbf{{{text}}}" if text == best.get(column.metric) else text)
+        lines.append(rf"{' & '.join(cells)} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def as_csv(table: Summaries) -> str:
+    """All metrics, one line per method and metric."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(["method", "metric", "mean", "lo", "hi", "n"])
+    for method, metrics in _ordered(table):
+        for metric, found in metrics.items():
+            writer.writerow([method, metric, *(f"{found[key]:.6g}" for key in ("mean", "lo", "hi")), found["n"]])
+    return sink.getvalue()
+
+
+def _ordered(table: Summaries) -> Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]]:
+    return ((method, table[method]) for method in METHODS if method in table)
+
+
+def _runs(method: str, metrics: Mapping[str, Mapping[str, Any]], failed: Mapping[str, int]) -> str:
+    count = max((int(found["n"]) for found in metrics.values()), default=0)
+    return f"{count}, {failed[method]} failed" if failed.get(method) else str(count)
+
+
+def _mean(found: Mapping[str, Any] | None, column: Column) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found['mean']:.0f} %" if column.share else f"{found['mean']:.{column.digits}f}"
+
+
+def _shown(found: Mapping[str, Any] | None, column: Column, interval: str) -> str:
+    if found is None:
+        return "-"
+    if column.share:
+        lo, hi = found.get("wilson", (found["lo"], found["hi"]))
+        hits = f"{round(found['mean'] * found['n'])} / {found['n']}"
+        return hits + interval.format(f"{100 * lo:.0f}", f"{100 * hi:.0f} %")
+    return _mean(found, column) + interval.format(*(f"{found[key]:.{column.digits}f}" for key in ("lo", "hi")))
+
+
+def _best(table: Summaries, column: Column) -> str:
+    means = [metrics[column.metric] for _, metrics in _ordered(table) if column.metric in metrics]
+    chosen = (max if column.better == "up" else min)(means, key=lambda found: found["mean"], default=None)
+    return "" if chosen is None else _mean(chosen, column)
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (("%", r"\%"), ("&", r"\&"), ("_", r"\_"), ("#", r"\#")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _write_json(path: Path, payload: Any) -> None:
+    atomic_write_text(path, json.dumps(payload, indent=1) + "\n")
