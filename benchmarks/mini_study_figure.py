@@ -12,30 +12,32 @@ from pathlib import Path
 
 import numpy as np
 from _common import ROOT
-from mini_study import ARMS, Run, cells, nearest
 from PIL import Image, ImageDraw
 
 from threestudio_redream.assets.rasteriser import AssetRenderer
 from threestudio_redream.cameras import orbit_c2w
+from threestudio_redream.evaluation.bench.methods import MAIN, METHODS
+from threestudio_redream.evaluation.bench.runs import Harness, read_result
+from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.renders import open_renders
 
 SIDE, TITLE, LABEL = 112, 22, 120
 GROUND = 0.6
 
 
-def asset_views(prompt: str, which: str) -> list[np.ndarray]:
-    """Front and back of the retrieved asset, ``[S, S, 3]`` each."""
-    renderer = AssetRenderer(nearest(prompt, which).asset, supersample=3)
+def asset_views(harness: Harness, cell: Cell) -> list[np.ndarray]:
+    """Front and back of the asset that a run gets, ``[S, S, 3]`` each."""
+    renderer = AssetRenderer(harness.asset(cell).asset, supersample=3)
     c2w = orbit_c2w([0.0, 180.0], [15.0] * 2, [1.46] * 2)
     rgba = renderer(c2w, np.full(2, 40.0), SIDE, SIDE).rgba
     return list(rgba[..., :3] + (1.0 - rgba[..., 3:]) * GROUND)
 
 
-def run_views(run: Run, work: Path) -> list[np.ndarray]:
+def run_views(harness: Harness, cell: Cell) -> list[np.ndarray]:
     """Front and back of a run's field; two empty tiles if it has not been made."""
-    if not (run.folder(work) / "result.json").is_file():
+    if read_result(harness.folder(cell)) is None:
         return [np.full((SIDE, SIDE, 3), GROUND)] * 2
-    rgb = open_renders(run.folder(work)).turn(12)[0][[0, 6]].numpy()
+    rgb = open_renders(harness.folder(cell)).turn(12)[0][[0, 6]].numpy()
     tiles = [Image.fromarray((view * 255.0).round().astype(np.uint8)).resize((SIDE, SIDE)) for view in rgb]
     return [np.asarray(tile, np.float32) / 255.0 for tile in tiles]
 
@@ -59,24 +61,22 @@ def sheet(rows: list[tuple[str, list[np.ndarray]]], titles: list[str], path: Pat
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "mini-study")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "bench" / "mini")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    arms = ["sds", "vsd", "redream"]
+    harness = Harness("mini", arguments.work.resolve(), ROOT)
     rows, swapped = [], []
-    for run in cells(["redream"], arguments.prompts, [arguments.seed]):
-        tiles = asset_views(run.prompt, "")
-        for arm in arms:
-            tiles += run_views(Run(arm, run.descriptor, run.kind, run.seed), arguments.work)
-        rows.append((run.prompt, tiles))
-        other = Run("second-asset", run.descriptor, run.kind, run.seed)
-        if (other.folder(arguments.work) / "result.json").is_file():
-            mine, theirs = run_views(run, arguments.work), run_views(other, arguments.work)
-            first, second = asset_views(run.prompt, ""), asset_views(run.prompt, ARMS["second-asset"].asset)
-            swapped.append((run.prompt, [*first, *mine, *second, *theirs]))
-    sheet(rows, ["retrieved", *arms], arguments.out / "mini-study.png")
+    for prompt in open_suite("mini").prompts:
+        mine, other = Cell("redream", prompt, arguments.seed), Cell("second-asset", prompt, arguments.seed)
+        tiles = asset_views(harness, mine)
+        for method in MAIN:
+            tiles += run_views(harness, Cell(method, prompt, arguments.seed))
+        rows.append((prompt, tiles))
+        if read_result(harness.folder(other)) is not None:
+            pairs = (asset_views(harness, mine), run_views(harness, mine))
+            swapped.append((prompt, [*pairs[0], *pairs[1], *asset_views(harness, other), *run_views(harness, other)]))
+    sheet(rows, ["retrieved", *(METHODS[method].title for method in MAIN)], arguments.out / "mini-study.png")
     if swapped:
         titles = ["first asset", "with it", "second asset", "with it"]
         sheet(swapped, titles, arguments.out / "mini-study-assets.png")

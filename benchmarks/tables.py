@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from _common import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 INTRO = """# Performance
@@ -222,32 +223,33 @@ def retrieval_real(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def mini_study(results: dict[str, Any]) -> list[str]:
-    def shown(share: dict[str, Any]) -> str:
-        low, high = share["interval_95"]
-        return f"{share['share']:.0%} ({low:.0%} to {high:.0%})"
+def mini_study() -> dict[str, str]:
+    """Tables of the mini suite by the mark that they stand at."""
+    from threestudio_redream.evaluation.bench.suites import open_suite
+    from threestudio_redream.evaluation.bench.tables import as_markdown, differences_as_markdown
 
-    head = ["arm", "runs", "Janus", "one front", "recognised", "finish as asked", "CLIP", "IoU with the asset", "s"]
-    rows = []
-    for arm, row in results["summary"].items():
-        shares = [shown(row[key]) for key in ("janus", "one_front", "recognised", "descriptor_right")]
-        figures = [f"{row['clip_score']:.3f}", f"{row['iou_with_asset']:.2f}", f"{row['seconds']:.0f}"]
-        rows.append([f"`{arm}`", row["runs"], *shares, *figures])
-        for base in ("vsd", "redream"):
-            if same := row.get(f"{base}_on_the_same"):
-                shares = [
-                    f"{same[key]['share']:.0%}" for key in ("janus", "one_front", "recognised", "descriptor_right")
-                ]
-                figures = [f"{same['clip_score']:.3f}", f"{same['iou_with_asset']:.2f}", f"{same['seconds']:.0f}"]
-                rows.append([f"*{base}, the same runs*", same["runs"], *shares, *figures])
-    return [provenance("mini_study", results["environment"]), "", *table(head, rows)]
+    folder, columns = RESULTS / "mini", open_suite("mini").columns
+    about, table, differences = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("about", "table", "differences")
+    )
+    verdicts = [column for column in columns if column.share]
+    measures = [column for column in columns if not column.share]
+    figures = [column for column in columns if column.metric != "seconds"]
+    return {
+        "mini_verdicts": as_markdown(table, verdicts, about["failed"]),
+        "mini_measures": as_markdown(table, measures, about["failed"]),
+        **{
+            f"mini_minus_{base}": differences_as_markdown(differences[base], base, figures)
+            for base in ("prolificdreamer", "redream")
+        },
+    }
 
 
-def fill(path: Path, mark: str, lines: Sequence[str]) -> None:
+def fill(path: Path, mark: str, text: str) -> None:
     """Replace what a page has between ``<!-- mark -->`` and ``<!-- /mark -->``."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     before, rest = path.read_text("utf-8").split(begin)
-    path.write_text(before + begin + "\n".join(lines) + end + rest.split(end)[1], encoding="utf-8")
+    path.write_text(before + begin + text + end + rest.split(end)[1], encoding="utf-8")
 
 
 def main() -> None:
@@ -265,9 +267,9 @@ def main() -> None:
         if results is not None:
             lines += section(results)
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines).rstrip() + "\n")
-    study = load("mini_study")
-    if study is not None:
-        fill(ROOT / "docs" / "mini-study.md", "mini_study", mini_study(study))
+    if (RESULTS / "mini" / "table.json").is_file():
+        for mark, text in mini_study().items():
+            fill(ROOT / "docs" / "mini-study.md", mark, text)
 
 
 if __name__ == "__main__":

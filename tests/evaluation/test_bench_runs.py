@@ -176,8 +176,7 @@ def test_a_killed_sweep_changes_no_number(finished, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["local", "slurm", "ray"])
-def test_executors_give_the_same_numbers(kind, finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_executors_give_the_same_numbers(kind, finished, tmp_path):
     if kind == "local":
         executor = LocalExecutor(2)
     elif kind == "slurm":

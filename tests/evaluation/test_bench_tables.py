@@ -9,7 +9,13 @@ import pytest
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.evaluation.bench.methods import MAIN, METHODS, chosen_methods
 from threestudio_redream.evaluation.bench.suites import SUITES, Cell, Column, open_suite
-from threestudio_redream.evaluation.bench.tables import as_csv, as_latex, as_markdown, write_results
+from threestudio_redream.evaluation.bench.tables import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    differences_as_markdown,
+    write_results,
+)
 
 
 def test_groups_of_methods():
@@ -121,6 +127,22 @@ def test_markdown(tmp_path):
     assert lines[2].startswith("| ProlificDreamer (VSD) | 4 | 3 / 4 [30, 95 %] | 0.215 [")
     assert lines[3].startswith("| ReDream | 4, 1 failed | 0 / 4 [0, 49 %] | 0.315 [")
     assert lines[3].endswith("| 0.5 [0.5, 0.5] |")
+
+
+def test_differences(tmp_path):
+    table_of(tmp_path)
+    found = json.loads((tmp_path / "differences.json").read_text())
+    lines = differences_as_markdown(found["prolificdreamer"], "prolificdreamer", COLUMNS).splitlines()
+    assert lines[0] == "| minus ProlificDreamer (VSD) | runs | Janus ↓ | CLIP_50% & more ↑ | IoU |"
+    assert len(lines) == 3
+    name, runs, janus, clip, iou = (cell.strip() for cell in lines[2].strip("|").split("|"))
+    assert (name, runs) == ("ReDream", "4")
+    assert janus.startswith("-75 [-")
+    assert clip == "+0.100 [+0.100, +0.100]"
+    assert iou == "+0.0 [+0.0, +0.0]"
+    pages = (tmp_path / "differences.md").read_text()
+    assert pages.startswith("| minus ProlificDreamer (VSD) | runs | Janus ↓ |")
+    assert "| minus ReDream | runs | Janus ↓ |" in pages
 
 
 def test_latex(tmp_path):

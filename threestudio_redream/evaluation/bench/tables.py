@@ -14,7 +14,7 @@ from threestudio_redream.evaluation.bench.statistics import differences, summari
 from threestudio_redream.evaluation.bench.suites import Column, Suite
 from threestudio_redream.runtime.files import atomic_write_text
 
-__all__ = ["as_csv", "as_latex", "as_markdown", "write_results"]
+__all__ = ["as_csv", "as_latex", "as_markdown", "differences_as_markdown", "write_results"]
 
 _ARROWS = {"up": "↑", "down": "↓", "": ""}
 _LATEX = {"up": r"$\uparrow$", "down": r"$\downarrow$", "": ""}
@@ -22,7 +22,7 @@ Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Summaries:
-    """Write ``table.json``, ``.md``, ``.csv``, ``.tex``, ``differences.json``, ``about.json`` and ``runs/``.
+    """Write ``table.json``, ``.md``, ``.csv``, ``.tex``, ``differences.json``, ``.md``, ``about.json`` and ``runs/``.
 
     Args:
         rows: of all runs, failed ones too. about: where and with what the runs were made.
@@ -34,12 +34,15 @@ def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]],
     failed = {method: sum(r["method"] == method and r["status"] != "ok" for r in rows) for method in METHODS}
     failed = {method: count for method, count in failed.items() if count}
     _write_json(folder / "table.json", table)
-    _write_json(folder / "differences.json", {base: differences(rows, base) for base in ("prolificdreamer", "redream")})
+    against = {base: differences(rows, base) for base in ("prolificdreamer", "redream")}
+    _write_json(folder / "differences.json", against)
     _write_json(folder / "about.json", {"suite": suite.name, "failed": failed, **about})
     for row in rows:
         path = folder / "runs" / row["method"] / f"{row['name']}.json"
         _write_json(path, row)
     atomic_write_text(folder / "table.md", as_markdown(table, suite.columns, failed))
+    pages = [differences_as_markdown(found, base, suite.columns) for base, found in against.items() if found]
+    atomic_write_text(folder / "differences.md", "\n".join(pages))
     atomic_write_text(folder / "table.csv", as_csv(table))
     atomic_write_text(folder / "table.tex", as_latex(table, suite.columns, failed))
     return table
@@ -52,6 +55,17 @@ def as_markdown(table: Summaries, columns: Sequence[Column], failed: Mapping[str
     for method, metrics in _ordered(table):
         cells = [_shown(metrics.get(column.metric), column, " [{}, {}]") for column in columns]
         lines.append(f"| {METHODS[method].title} | {_runs(method, metrics, failed)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def differences_as_markdown(table: Summaries, base: str, columns: Sequence[Column]) -> str:
+    """Every method minus ``base`` on their common runs, as :func:`differences` gives them; shares in percent points."""
+    title = f"minus {METHODS[base].title}"
+    head = [title, "runs", *(f"{column.title} {_ARROWS[column.better]}".strip() for column in columns)]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for method, metrics in _ordered(table):
+        cells = [_difference(metrics.get(column.metric), column) for column in columns]
+        lines.append(f"| {METHODS[method].title} | {_runs(method, metrics, {})} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +117,14 @@ def _shown(found: Mapping[str, Any] | None, column: Column, interval: str) -> st
         hits = f"{round(found['mean'] * found['n'])} / {found['n']}"
         return hits + interval.format(f"{100 * lo:.0f}", f"{100 * hi:.0f} %")
     return _mean(found, column) + interval.format(*(f"{found[key]:.{column.digits}f}" for key in ("lo", "hi")))
+
+
+def _difference(found: Mapping[str, Any] | None, column: Column) -> str:
+    if found is None:
+        return "-"
+    scale, digits = (100.0, 0) if column.share else (1.0, column.digits)
+    mean, lo, hi = (f"{scale * found[key]:+.{digits}f}" for key in ("mean", "lo", "hi"))
+    return f"{mean} [{lo}, {hi}]"
 
 
 def _best(table: Summaries, column: Column) -> str:
