@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from threestudio_redream.runtime.checkpoint import read_checkpoint
+from threestudio_redream.runtime.data.random_camera import RandomCameraDataModule
 from threestudio_redream.runtime.device import set_device
 from threestudio_redream.runtime.launch import main
-from threestudio_redream.systems.score_distillation import ScoreDistillationSystem, regularisers
+from threestudio_redream.systems.score_distillation import ScoreDistillationSystem, overhead_batch, regularisers
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "custom_configs" / "baselines" / "dreamfusion.yaml")
@@ -58,12 +60,28 @@ def test_a_run_moves_the_field_and_leaves_pictures(here, tiny_model):
     trial = here / "outputs/dreamfusion-mini/small"
     assert len(list((trial / "save" / "it4-test").glob("*.png"))) == 3
     assert (trial / "save" / "it4-test.mp4").stat().st_size > 0
+    views = [Image.open(trial / "save" / name / "0.png") for name in ("it4-test", "it4-overhead")]
+    assert views[0].size == views[1].size == (24, 24)
+    assert views[0].tobytes() != views[1].tobytes()
     assert (trial / "save" / "it3-val.png").is_file()
     first, last = parameters(trial, 2), parameters(trial, 4)
     moved = [key for key in first if not torch.equal(first[key].float(), last[key].float())]
     assert any("encoding" in key for key in moved)
     assert any("feature_network" in key for key in moved)
     assert not any(key.startswith(("guidance", "prompt")) for key in first)  # frozen models are not in checkpoints
+
+
+def test_the_overhead_view_is_the_same_camera_raised():
+    given = {"n_test_views": 5, "eval_height": 6, "eval_width": 8, "eval_camera_distance": 2.5, "eval_fovy_deg": 35.0}
+    low, high = (RandomCameraDataModule({**given, "eval_elevation_deg": angle}) for angle in (10.0, 75.0))
+    for module in (low, high):
+        module.setup("test")
+    items = [{"index": 1}, {"index": 3}]
+    raised = overhead_batch(low.test_dataset.collate(items))
+    expected = high.test_dataset.collate(items)
+    assert raised.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(torch.as_tensor(raised[key]), torch.as_tensor(value))
 
 
 def test_a_resumed_run_ends_with_the_same_bits(here, tiny_model):

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
+from threestudio_redream.cameras import orbit_c2w
 from threestudio_redream.errors import ConfigError, RedreamError
 from threestudio_redream.runtime import BaseLift3DSystem, find, parse_structured, register
+from threestudio_redream.runtime.data.batch import camera_batch
 from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
 from threestudio_redream.runtime.rng import step_generator
 from threestudio_redream.systems.guard import GuardConfig, SceneGuard
@@ -21,7 +24,7 @@ from threestudio_redream.systems.mixing import MixedGuidances
 from threestudio_redream.systems.particles import ParticleSet, repulsion
 from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
 
-__all__ = ["ScoreDistillationSystem", "regularisers", "settings"]
+__all__ = ["ScoreDistillationSystem", "overhead_batch", "regularisers", "settings"]
 
 log = logging.getLogger("pytorch_lightning")
 
@@ -47,6 +50,24 @@ def regularisers(out: dict[str, Tensor]) -> dict[str, Tensor]:
         facing = (out["normal"] * out["t_dirs"]).sum(-1, keepdim=True).clamp(min=0.0)
         terms["orient"] = (out["weights"].detach() * facing.square()).sum() / (opacity > 0.0).sum().clamp(min=1)
     return terms
+
+
+def overhead_batch(batch: dict[str, Any], elevation_deg: float = 75.0) -> dict[str, Any]:
+    """The cameras of ``batch`` raised to ``elevation_deg``, at their own azimuth, distance and field of view."""
+    azimuth, distance = batch["azimuth"].cpu().numpy(), batch["camera_distances"].cpu().numpy()
+    elevation = np.full_like(azimuth, elevation_deg)
+    raised = camera_batch(
+        orbit_c2w(azimuth, elevation, distance),
+        fovy_deg=torch.rad2deg(batch["fovy"]).cpu().numpy(),
+        height=int(batch["height"]),
+        width=int(batch["width"]),
+        elevation_deg=elevation,
+        azimuth_deg=azimuth,
+        distance=distance,
+    )
+    device = batch["rays_d"].device
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in raised.items()}
+    return {**batch, **moved}
 
 
 @register("redream-score-distillation-system")
@@ -239,6 +260,9 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             self.save_grayscale_image(
                 f"it{step}-opacity/{folder}{index}.png", out["opacity"][0, :, :, 0], (0.0, 1.0), None
             )
+            if index == 0 and "fovy" in batch:  # the turn of the test views shows nothing from above
+                above = self(overhead_batch(batch), number)["comp_rgb"][0]
+                self.save_rgb_image(f"it{step}-overhead/{folder}0.png", above)
 
     def on_test_epoch_end(self) -> None:
         step = self.true_global_step
