@@ -238,9 +238,11 @@ def test_every_data_file_of_the_package_is_shipped_and_none_can_run_code() -> No
     suffixes = {pattern.removeprefix("**/*") for pattern in shipped["threestudio_redream.mini"]}
     assert suffixes == {".json", ".md", ".safetensors", ".txt"}
     assert shipped["threestudio_redream.evaluation.bench"] == ["prompts/*.json"]
+    assert shipped["threestudio_redream.evaluation.report"] == ["static/*.css", "static/*.js"]
     data = {path for path in tracked_files() if PACKAGE in path.parents and path.suffix != ".py"}
     prompts = {PACKAGE / "evaluation" / "bench" / "prompts" / f"{suite}.json" for suite in ("mini", "paper")}
-    assert {path for path in data if WEIGHTS not in path.parents} == {PACKAGE / "py.typed", *prompts}
+    static = {PACKAGE / "evaluation" / "report" / "static" / name for name in ("gallery.js", "page.css", "view3d.js")}
+    assert {path for path in data if WEIGHTS not in path.parents} == {PACKAGE / "py.typed", *prompts, *static}
     assert not {str(path) for path in data if WEIGHTS in path.parents and path.suffix not in suffixes}
 
 

@@ -49,6 +49,7 @@ def bench(
     from threestudio_redream.evaluation.bench.suites import open_suite
     from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
     from threestudio_redream.evaluation.bench.tables import as_markdown, write_results
+    from threestudio_redream.evaluation.report.gallery import write_gallery
     from threestudio_redream.executors import open_executor
 
     chosen = open_suite(suite)
@@ -77,6 +78,9 @@ def bench(
         raise typer.Exit(1)
     folder = (out or Path("benchmarks") / "results" / suite).resolve()
     table = write_results(folder, chosen, rows, _about(harness, rows))
+    gallery = write_gallery(
+        harness.work / "gallery.html", chosen, rows, table, lambda row: harness.work / row["method"] / row["name"]
+    )
     failed = [row for row in rows if row["status"] != "ok"]
     if as_json:
         typer.echo(json.dumps(table, indent=1))
@@ -84,6 +88,7 @@ def bench(
         counts = {name: sum(row["method"] == name for row in failed) for name in names}
         typer.echo(as_markdown(table, chosen.columns, counts))
         typer.echo(f"{len(rows)} of {len(cells)} runs, {len(failed)} failed. Tables and raw rows: {_near(folder)}")
+        typer.echo(f"Pictures of all runs: {_near(gallery)}")
     for row in failed:
         typer.echo(f"{row['method']}, {row['prompt']}, seed {row['seed']}: {row['reason']}", err=True)
     if failed:

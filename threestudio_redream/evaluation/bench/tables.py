@@ -14,7 +14,7 @@ from threestudio_redream.evaluation.bench.statistics import differences, summari
 from threestudio_redream.evaluation.bench.suites import Column, Suite
 from threestudio_redream.runtime.files import atomic_write_text
 
-__all__ = ["as_csv", "as_latex", "as_markdown", "differences_as_markdown", "write_results"]
+__all__ = ["as_csv", "as_latex", "as_markdown", "differences_as_markdown", "table_rows", "write_results"]
 
 _ARROWS = {"up": "↑", "down": "↓", "": ""}
 _LATEX = {"up": r"$\uparrow$", "down": r"$\downarrow$", "": ""}
@@ -50,23 +50,35 @@ def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]],
 
 def as_markdown(table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]) -> str:
     """One row per method; shares as ``hits / runs``, other figures with their interval."""
-    head = ["method", "runs", *(f"{column.title} {_ARROWS[column.better]}".strip() for column in columns)]
-    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
-    for method, metrics in _ordered(table):
-        cells = [_shown(metrics.get(column.metric), column, " [{}, {}]") for column in columns]
-        lines.append(f"| {METHODS[method].title} | {_runs(method, metrics, failed)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return _markdown(*table_rows(table, columns, failed))
+
+
+def table_rows(
+    table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]
+) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of :func:`as_markdown`."""
+    rows = [
+        [
+            METHODS[method].title,
+            _runs(method, metrics, failed),
+            *(_shown(metrics.get(column.metric), column) for column in columns),
+        ]
+        for method, metrics in _ordered(table)
+    ]
+    return ["method", "runs", *_titles(columns)], rows
 
 
 def differences_as_markdown(table: Summaries, base: str, columns: Sequence[Column]) -> str:
     """Every method minus ``base`` on their common runs, as :func:`differences` gives them; shares in percent points."""
-    title = f"minus {METHODS[base].title}"
-    head = [title, "runs", *(f"{column.title} {_ARROWS[column.better]}".strip() for column in columns)]
-    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
-    for method, metrics in _ordered(table):
-        cells = [_difference(metrics.get(column.metric), column) for column in columns]
-        lines.append(f"| {METHODS[method].title} | {_runs(method, metrics, {})} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [
+            METHODS[method].title,
+            _runs(method, metrics, {}),
+            *(_difference(metrics.get(column.metric), column) for column in columns),
+        ]
+        for method, metrics in _ordered(table)
+    ]
+    return _markdown([f"minus {METHODS[base].title}", "runs", *_titles(columns)], rows)
 
 
 def as_latex(table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]) -> str:
@@ -94,6 +106,14 @@ def as_csv(table: Summaries) -> str:
     return sink.getvalue()
 
 
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+def _titles(columns: Sequence[Column]) -> list[str]:
+    return [f"{column.title} {_ARROWS[column.better]}".strip() for column in columns]
+
+
 def _ordered(table: Summaries) -> Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]]:
     return ((method, table[method]) for method in METHODS if method in table)
 
@@ -109,14 +129,14 @@ def _mean(found: Mapping[str, Any] | None, column: Column) -> str:
     return f"{100 * found['mean']:.0f} %" if column.share else f"{found['mean']:.{column.digits}f}"
 
 
-def _shown(found: Mapping[str, Any] | None, column: Column, interval: str) -> str:
+def _shown(found: Mapping[str, Any] | None, column: Column) -> str:
     if found is None:
         return "-"
     if column.share:
         lo, hi = found.get("wilson", (found["lo"], found["hi"]))
         hits = f"{round(found['mean'] * found['n'])} / {found['n']}"
-        return hits + interval.format(f"{100 * lo:.0f}", f"{100 * hi:.0f} %")
-    return _mean(found, column) + interval.format(*(f"{found[key]:.{column.digits}f}" for key in ("lo", "hi")))
+        return f"{hits} [{100 * lo:.0f}, {100 * hi:.0f} %]"
+    return f"{_mean(found, column)} [{found['lo']:.{column.digits}f}, {found['hi']:.{column.digits}f}]"
 
 
 def _difference(found: Mapping[str, Any] | None, column: Column) -> str:
