@@ -30,9 +30,18 @@ def test_longest_stretch_gives_the_azimuth():
     assert count_fronts(turn(2, 3, 4, 8)).azimuth_deg == 90.0
 
 
+@pytest.mark.parametrize(("views", "narrow", "wide"), [(12, [6], [6, 7]), (36, [18, 19, 20, 21], [18, 19, 20, 21, 22])])
+def test_a_second_front_spans_45_degrees_or_more(views, narrow, wide):
+    front = [0, 1, views - 1] if views == 12 else [0, 1, 2, 3, 4, 33, 34, 35]
+    flare, face = count_fronts(turn(*front, *narrow, views=views)), count_fronts(turn(*front, *wide, views=views))
+    assert (flare.fronts, flare.janus) == (1, False)
+    assert (face.fronts, face.janus) == (2, True)
+    assert count_fronts(turn(*narrow, views=views)).fronts == 1  # alone, it is what there is
+
+
 def test_a_single_doubtful_view_does_not_split_a_front():
     assert count_fronts(turn(0, 2)).fronts == 1
-    assert count_fronts(turn(0, 3)).fronts == 2
+    assert count_fronts(turn(0, 1, 4, 5)).fronts == 2
 
 
 def test_smeared_all_around_is_janus():
@@ -49,7 +58,7 @@ def test_no_front():
 
 @pytest.mark.parametrize("shift", range(12))
 def test_turning_the_object_changes_nothing_but_the_azimuth(shift):
-    values = np.roll(turn(0, 1, 2, 6), shift)
+    values = np.roll(turn(0, 1, 2, 6, 7), shift)
     result = count_fronts(values)
     assert result.fronts == 2
     assert result.azimuth_deg == pytest.approx((30 * (1 + shift)) % 360)
