@@ -237,13 +237,20 @@ def test_every_data_file_of_the_package_is_shipped_and_none_can_run_code() -> No
     shipped = TOML["tool"]["setuptools"]["package-data"]
     suffixes = {pattern.removeprefix("**/*") for pattern in shipped["threestudio_redream.mini"]}
     assert suffixes == {".json", ".md", ".safetensors", ".txt"}
-    assert shipped["threestudio_redream.evaluation.bench"] == ["prompts/*.json"]
+    assert shipped["threestudio_redream.evaluation.bench"] == ["prompts/*.json", "static/*.js"]
     assert shipped["threestudio_redream.evaluation.report"] == ["static/*.css", "static/*.js"]
-    data = {path for path in tracked_files() if PACKAGE in path.parents and path.suffix != ".py"}
-    prompts = {PACKAGE / "evaluation" / "bench" / "prompts" / f"{suite}.json" for suite in ("mini", "paper")}
-    static = {PACKAGE / "evaluation" / "report" / "static" / name for name in ("gallery.js", "page.css", "view3d.js")}
-    assert {path for path in data if WEIGHTS not in path.parents} == {PACKAGE / "py.typed", *prompts, *static}
-    assert not {str(path) for path in data if WEIGHTS in path.parents and path.suffix not in suffixes}
+    data = {
+        str(path.relative_to(PACKAGE)) for path in tracked_files() if PACKAGE in path.parents and path.suffix != ".py"
+    }
+    assert {path for path in data if not path.startswith("mini/")} == {
+        "py.typed",
+        "evaluation/bench/prompts/mini.json",
+        "evaluation/bench/prompts/paper.json",
+        "evaluation/bench/static/gallery.js",
+        "evaluation/report/static/page.css",
+        "evaluation/report/static/view3d.js",
+    }
+    assert not {path for path in data if path.startswith("mini/") and Path(path).suffix not in suffixes}
 
 
 def test_no_file_names_a_folder_of_somebodys_machine() -> None:

@@ -103,6 +103,7 @@ def test_the_command_tells_the_same(finished, tmp_path):
     assert table["dreamfusion"]["clip_score[mini]"]["mean"] == rows[0]["metrics"]["clip_score[mini]"]
     assert json.loads((tmp_path / "table.json").read_text()) == table
     assert (tmp_path / "runs" / "dreamfusion" / "a-blue-robot-0.json").is_file()
+    assert (made.work / "gallery.html").read_text("utf-8").count('class="run"') == 2
     planned = CliRunner().invoke(app, [*words, "--plan"])
     assert [row["status"] for row in json.loads(planned.stdout)] == ["ok", "ok"]
     nothing = CliRunner().invoke(app, ["bench", "--report", "--work", str(tmp_path / "w"), "--root", str(ROOT)])

@@ -18,10 +18,10 @@ from PIL import Image
 
 from threestudio_redream.assets import sample_asset
 from threestudio_redream.assets.glb_writer import encode_glb
+from threestudio_redream.evaluation.bench.gallery import write_gallery
 from threestudio_redream.evaluation.bench.suites import open_suite
 from threestudio_redream.evaluation.bench.tables import write_results
 from threestudio_redream.evaluation.report import write_report
-from threestudio_redream.evaluation.report.gallery import write_gallery
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install 'threestudio-redream[browser]'"

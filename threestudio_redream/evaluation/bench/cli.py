@@ -44,12 +44,12 @@ def bench(
     Repeat the command to go on: finished runs are never repeated, an interrupted one goes on at its last checkpoint.
     A run that fails is a row of its own and stops nothing. The exit status is 1 if one has failed.
     """
+    from threestudio_redream.evaluation.bench.gallery import write_gallery
     from threestudio_redream.evaluation.bench.methods import chosen_methods
     from threestudio_redream.evaluation.bench.runs import Harness
     from threestudio_redream.evaluation.bench.suites import open_suite
     from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
     from threestudio_redream.evaluation.bench.tables import as_markdown, write_results
-    from threestudio_redream.evaluation.report.gallery import write_gallery
     from threestudio_redream.executors import open_executor
 
     chosen = open_suite(suite)

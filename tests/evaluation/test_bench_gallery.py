@@ -10,9 +10,9 @@ from PIL import Image
 
 from threestudio_redream.assets import sample_asset
 from threestudio_redream.assets.glb_writer import encode_glb
+from threestudio_redream.evaluation.bench.gallery import SIDE, VIEWS, _sprite, write_gallery
 from threestudio_redream.evaluation.bench.suites import open_suite
 from threestudio_redream.evaluation.bench.tables import write_results
-from threestudio_redream.evaluation.report.gallery import SIDE, VIEWS, _sprite, write_gallery
 
 METRICS = {"judge/janus": 1.0, "judge/one_front": 0.0, "judge/recognised": 1.0, "judge/descriptor_right": 0.0}
 
