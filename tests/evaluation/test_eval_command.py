@@ -38,11 +38,17 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, picture in enumerate(stack):
             pixels = (picture.numpy() * 255.0).round().astype(np.uint8)
             Image.fromarray(pixels).save(folder / "save" / f"it5-{kind}" / f"{number}.png")
+    assert renders.depth is not None
+    (folder / "save" / "it5-depth").mkdir()
+    for number, depth in enumerate(renders.depth.numpy()):
+        pixels = (depth / (2 * 1.46) * 65535.0).round().astype(np.uint16)
+        Image.fromarray(pixels).save(folder / "save" / "it5-depth" / f"{number}.png")
     (folder / "save" / "it5-export").mkdir()
     shutil.copy(ROBOT, folder / "save" / "it5-export" / "model.glb")
     (folder / "configs").mkdir()
     (folder / "configs" / "parsed.yaml").write_text(
-        "data:\n  n_test_views: 13\nsystem:\n  prompt_processor:\n    prompt: a green robot\n"
+        "data:\n  n_test_views: 13\n  eval_camera_distance: 1.46\n  eval_fovy_deg: 40.0\n"
+        "system:\n  prompt_processor:\n    prompt: a green robot\n"
     )
     return folder
 

@@ -38,6 +38,22 @@ def trial(tmp_path: Path) -> Path:
     return run
 
 
+def test_depth_maps_are_read_in_world_units(trial: Path) -> None:
+    assert open_renders(trial).depth is None
+    folder = trial / "save" / "it500-depth"
+    folder.mkdir()
+    for i in range(VIEWS):
+        Image.fromarray(np.full((SIDE, SIDE), 13107 * (i % 5), np.uint16)).save(folder / f"{i}.png")
+    depth = open_renders(trial).depth
+    assert depth is not None
+    np.testing.assert_allclose(depth[:5, 0, 0].numpy(), [0.0, 0.6, 1.2, 1.8, 2.4], rtol=1e-5)  # distance 1.5
+    picture(folder / "2.png", 1)
+    error = refusal(trial)
+    assert (error.kind, "2.png" in str(error)) == ("unreadable", True)
+    (folder / "2.png").unlink()
+    assert open_renders(trial).depth is None
+
+
 def refusal(source: Path, **options: object) -> RendersError:
     with pytest.raises(RendersError) as caught:
         open_renders(source, **options)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,12 @@ from threestudio_redream.runtime.checkpoint import read_checkpoint
 from threestudio_redream.runtime.data.random_camera import RandomCameraDataModule
 from threestudio_redream.runtime.device import set_device
 from threestudio_redream.runtime.launch import main
-from threestudio_redream.systems.score_distillation import ScoreDistillationSystem, overhead_batch, regularisers
+from threestudio_redream.systems.score_distillation import (
+    ScoreDistillationSystem,
+    depth_map,
+    overhead_batch,
+    regularisers,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "custom_configs" / "baselines" / "dreamfusion.yaml")
@@ -63,12 +69,22 @@ def test_a_run_moves_the_field_and_leaves_pictures(here, tiny_model):
     views = [Image.open(trial / "save" / name / "0.png") for name in ("it4-test", "it4-overhead")]
     assert views[0].size == views[1].size == (24, 24)
     assert views[0].tobytes() != views[1].tobytes()
+    depth = np.asarray(Image.open(trial / "save" / "it4-depth" / "1.png"))
+    assert depth.dtype == np.uint16
+    assert 0.1 < depth[12, 12] / 65535 < 0.6  # the camera's distance is one half
     assert (trial / "save" / "it3-val.png").is_file()
     first, last = parameters(trial, 2), parameters(trial, 4)
     moved = [key for key in first if not torch.equal(first[key].float(), last[key].float())]
     assert any("encoding" in key for key in moved)
     assert any("feature_network" in key for key in moved)
     assert not any(key.startswith(("guidance", "prompt")) for key in first)  # frozen models are not in checkpoints
+
+
+def test_a_depth_map_is_in_units_of_twice_the_distance():
+    opacity = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 3, 1)
+    out = {"opacity": opacity, "depth": opacity * 1.2}
+    found = depth_map(out, {"camera_distances": torch.tensor([1.5])})
+    np.testing.assert_array_equal(found, np.uint16([[[26214, 26214, 0]]]))
 
 
 def test_the_overhead_view_is_the_same_camera_raised():

@@ -74,7 +74,8 @@ class Renders:
     """A turn of checked pictures.
 
     Attributes:
-        rgb: ``[A, H, W, 3]`` float32 in [0, 1]. opacity: ``[A, H, W]`` float32 in [0, 1], or None.
+        rgb: ``[A, H, W, 3]`` float32 in [0, 1]. opacity: ``[A, H, W]`` float32 in [0, 1], or None. depth: ``[A, H, W]``
+            in world units along unit rays, 0 where nothing is seen; or None.
         about: where they come from: ``kind`` (run, folder, mesh), ``step`` of a run, ``protocol``, ``sha256``;
             ``camera`` with ``elevation_deg``, ``distance`` and ``fovy_deg`` where they are known.
     """
@@ -82,6 +83,7 @@ class Renders:
     rgb: Tensor
     opacity: Tensor | None
     about: Mapping[str, Any]
+    depth: Tensor | None = None
 
     @property
     def azimuth_deg(self) -> NDArray[np.float64]:
@@ -139,7 +141,30 @@ def _of_run(trial: Path) -> Renders:
             received=(tuple(maps.shape), tuple(rendered.rgb.shape)),
             fix=again,
         )
-    return Renders(rendered.rgb, maps, rendered.about)
+    depth = _depth_maps(trial / "save" / f"it{step}-depth", maps.shape, about)
+    return Renders(rendered.rgb, maps, rendered.about, depth)
+
+
+def _depth_maps(folder: Path, shape: Sequence[int], about: Mapping[str, Any]) -> Tensor | None:
+    """Distances that a run has saved in units of its camera's; None if there are none, or not of all views."""
+    paths = [folder / f"{i}.png" for i in range(shape[0])]
+    if "camera" not in about or not all(path.is_file() for path in paths):
+        return None
+    maps = np.zeros(tuple(shape), np.float32)
+    for found, path in zip(maps, paths):
+        try:
+            with Image.open(path) as image:
+                if image.size != (shape[2], shape[1]) or not image.mode.startswith("I"):
+                    raise ValueError(f"it is {image.mode} {image.size}, not 16 bits of {tuple(shape[1:])}")
+                found[:] = np.asarray(image, np.float32) / 65535.0
+        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
+            raise RendersError(
+                f"A depth map cannot be read: {cause}",
+                kind="unreadable",
+                received=path.name,
+                fix="Render the views again, or delete the folder of depth maps.",
+            ) from cause
+    return torch.from_numpy(maps * np.float32(2.0 * about["camera"]["distance"]))
 
 
 def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
@@ -237,13 +262,15 @@ def _of_mesh(path: Path, protocol: Protocol) -> Renders:
         ) from cause
     views = protocol.views
     c2w = orbit_c2w(np.linspace(0.0, 360.0, views), [protocol.elevation_deg] * views, [protocol.distance] * views)
-    rgba = AssetRenderer(asset)(c2w, np.full(views, protocol.fovy_deg), protocol.size, protocol.size).rgba
+    shot = AssetRenderer(asset)(c2w, np.full(views, protocol.fovy_deg), protocol.size, protocol.size)
+    rgba = shot.rgba
     rgb = rgba[..., :3] + (1.0 - rgba[..., 3:]) * protocol.background
     pictures = [picture.clip(0.0, 1.0).astype(np.float32) for picture in rgb]
     checked = _checked(pictures, [f"view {i}" for i in range(views)], True)
     camera = {name: getattr(protocol, name) for name in ("elevation_deg", "distance", "fovy_deg")}
     about = {"kind": "mesh", "protocol": asdict(protocol), "camera": camera, "sha256": _digest([path])}
-    return Renders(checked, torch.from_numpy(rgba[..., 3].astype(np.float32)), about)
+    opacity, depth = (torch.from_numpy(part.astype(np.float32)) for part in (rgba[..., 3], shot.depth[..., 0]))
+    return Renders(checked, opacity, about, depth)
 
 
 def _picture(path: Path) -> NDArray[np.float32]:

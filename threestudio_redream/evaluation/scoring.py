@@ -37,6 +37,7 @@ from threestudio_redream.evaluation.text import (
     view_entropy,
     view_probabilities,
 )
+from threestudio_redream.evaluation.warping import warp_error
 from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.runtime.files import visible
 from threestudio_redream.runtime.prompt_processors.cache import fingerprint_tensors
@@ -111,6 +112,11 @@ class Scorer:
         self._text(renders, prompt, metrics, left_out)
         masks = None if renders.opacity is None else renders.opacity > 0.5
         metrics["sharpness"] = sharpness(renders.rgb, masks)
+        if renders.opacity is None or renders.depth is None:
+            left_out["warp"] = "there are no opacity and depth maps"
+        else:
+            error, seen = warp_error(renders.rgb, renders.opacity, renders.depth, renders.about["camera"])
+            metrics |= {"warp/error": error, "warp/seen": seen} if seen else {"warp/seen": seen}
         if self.lpips is not None:
             self._consistency(renders, masks, metrics, left_out)
         self._asset(renders, masks, asset, mesh, metrics, left_out)

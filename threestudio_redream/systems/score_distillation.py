@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +25,7 @@ from threestudio_redream.systems.mixing import MixedGuidances
 from threestudio_redream.systems.particles import ParticleSet, repulsion
 from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
 
-__all__ = ["ScoreDistillationSystem", "overhead_batch", "regularisers", "settings"]
+__all__ = ["ScoreDistillationSystem", "depth_map", "overhead_batch", "regularisers", "settings"]
 
 log = logging.getLogger("pytorch_lightning")
 
@@ -50,6 +51,16 @@ def regularisers(out: dict[str, Tensor]) -> dict[str, Tensor]:
         facing = (out["normal"] * out["t_dirs"]).sum(-1, keepdim=True).clamp(min=0.0)
         terms["orient"] = (out["weights"].detach() * facing.square()).sum() / (opacity > 0.0).sum().clamp(min=1)
     return terms
+
+
+def depth_map(out: dict[str, Tensor], batch: dict[str, Any]) -> NDArray[np.uint16]:
+    """``[B, H, W]`` distances along the rays, 65535 for twice the camera's distance, 0 where nothing is seen.
+
+    Of what is half transparent, the mean distance.
+    """
+    opacity = out["opacity"][..., 0]
+    share = out["depth"][..., 0] / opacity.clamp(min=1e-3) / (2.0 * batch["camera_distances"].view(-1, 1, 1))
+    return torch.where(opacity > 1e-3, share, 0.0).clamp(0.0, 1.0).mul(65535.0).round().cpu().numpy().astype(np.uint16)
 
 
 def overhead_batch(batch: dict[str, Any], elevation_deg: float = 75.0) -> dict[str, Any]:
@@ -260,6 +271,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             self.save_grayscale_image(
                 f"it{step}-opacity/{folder}{index}.png", out["opacity"][0, :, :, 0], (0.0, 1.0), None
             )
+            self.save_image(f"it{step}-depth/{folder}{index}.png", depth_map(out, batch)[0])
             if index == 0 and "fovy" in batch:  # the turn of the test views shows nothing from above
                 above = self(overhead_batch(batch), number)["comp_rgb"][0]
                 self.save_rgb_image(f"it{step}-overhead/{folder}0.png", above)
