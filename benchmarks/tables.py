@@ -245,6 +245,20 @@ def mini_study() -> dict[str, str]:
     }
 
 
+def adapter_gate() -> str:
+    """Table of the 2D probe: means over its prompts."""
+    rows = json.loads((RESULTS / "adapter_gate.json").read_text())["rows"]
+    gates = list(dict.fromkeys(row["adapter"] for row in rows))
+    head = ["noised to t", "adapter acts", "fronts", "kind as asked", "finish as asked"]
+    lines = []
+    for start in dict.fromkeys(row["start"] for row in rows):
+        for gate in gates:
+            found = [row for row in rows if (row["start"], row["adapter"]) == (start, gate)]
+            shares = [sum(row[key] for row in found) / len(found) for key in ("fronts", "kind", "finish")]
+            lines.append([str(start), gate, *(f"{share:.0%}" for share in shares)])
+    return "\n".join(table(head, lines))
+
+
 def fill(path: Path, mark: str, text: str) -> None:
     """Replace what a page has between ``<!-- mark -->`` and ``<!-- /mark -->``."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
@@ -267,6 +281,8 @@ def main() -> None:
         if results is not None:
             lines += section(results)
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines).rstrip() + "\n")
+    if (RESULTS / "adapter_gate.json").is_file():
+        fill(ROOT / "docs" / "mini-study.md", "adapter_gate", adapter_gate())
     if (RESULTS / "mini" / "table.json").is_file():
         for mark, text in mini_study().items():
             fill(ROOT / "docs" / "mini-study.md", mark, text)
