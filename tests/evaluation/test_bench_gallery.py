@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -58,6 +59,18 @@ def test_every_run_is_on_the_page(swept):
     sources = re.findall(r'(?:src|href)="([^"]{1,40})', page)
     assert all(source.startswith("data:") for source in sources)
     assert "iframe" not in page
+
+
+def test_what_was_retrieved_stands_first(swept):
+    folder, rows = swept
+    retrieved = folder / "redream" / "a-cat-1" / "save" / "retrieved"
+    retrieved.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(retrieved / "1-cat.png")
+    row = {"name": "<i>cat", "caption": "a cat", "score_image": 0.5472, "licence": "CC-BY-4.0"}
+    (retrieved / "retrieved.json").write_text(json.dumps({"references": [row, "damaged", {}]}))
+    page = written((folder, rows))
+    assert page.index("Retrieved") < page.index("<h3>ProlificDreamer")
+    assert "&lt;i&gt;cat, image 0.547, CC-BY-4.0" in page
 
 
 def test_exported_meshes_of_one_prompt_are_in_3d(swept):

@@ -34,6 +34,11 @@ def test_wilson_is_scipys(hits, count):
     assert wilson(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
+def test_wilson_stays_a_share():
+    bounds = [wilson(hits, count) for count in range(1, 80) for hits in (0, count)]
+    assert all(0.0 <= low <= high <= 1.0 for low, high in bounds)
+
+
 def test_wilson_of_nothing_says_nothing():
     assert wilson(0, 0) == (0.0, 1.0)
 

@@ -14,8 +14,8 @@ import numpy as np
 from threestudio_redream.evaluation.bench.methods import METHODS
 from threestudio_redream.evaluation.bench.suites import Suite
 from threestudio_redream.evaluation.bench.tables import table_rows
-from threestudio_redream.evaluation.report.markup import escaped, page, picture_data, section, table
-from threestudio_redream.evaluation.report.reading import newest, turn_frames
+from threestudio_redream.evaluation.report.markup import escaped, figure, page, picture_data, section, table
+from threestudio_redream.evaluation.report.reading import newest, read_json, read_number, turn_frames
 from threestudio_redream.evaluation.report.view3d import view_3d
 from threestudio_redream.runtime.files import atomic_write_text, visible
 
@@ -24,7 +24,7 @@ __all__ = ["write_gallery"]
 #: Pictures of a turn, 30 degrees apart, and their size in pixels.
 VIEWS, SIDE, QUALITY = 12, 96, 85
 SIDES = (("front", 0), ("side", VIEWS // 4), ("back", VIEWS // 2))
-MAX_VIEWS_3D = 4
+MAX_VIEWS_3D, MAX_ASSETS = 4, 3
 
 
 def write_gallery(
@@ -56,7 +56,10 @@ def write_gallery(
     body = [
         f"<h1>{escaped(title)}</h1>",
         '<p class="faint">Every run, not selected. Intervals are 95 %.</p>',
-        section("Figures", table([escaped(cell) for cell in head], [[escaped(cell) for cell in row] for row in lines])),
+        section(
+            "Figures",
+            table([escaped(cell) for cell in head], [[escaped(cell) for cell in row] for row in lines], "figures"),
+        ),
         _views_3d(rows, folder),
         slider,
         *prompts,
@@ -73,12 +76,29 @@ def _prompt(
     sprites: list[str],
 ) -> str:
     methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
-    parts = []
+    parts = _retrieved([folder(row) / "save" / "retrieved" for row in rows if row["method"] == "redream"])
     for name in methods:
         of_method = [row for row in rows if row["method"] == name]
         runs = [_run(prompt, row, folder(row), sprites) for row in sorted(of_method, key=lambda row: row["seed"])]
-        parts.append(f'<h3>{escaped(METHODS[name].title)}</h3><div class="runs">{"".join(runs)}</div>')
-    return "".join(parts)
+        parts.append(f"<div><h3>{escaped(METHODS[name].title)}</h3>{''.join(runs)}</div>")
+    return f'<div class="methods">{"".join(parts)}</div>'
+
+
+def _retrieved(folders: Sequence[Path]) -> list[str]:
+    """What ReDream found for a prompt, by the first run that says so: at most three assets with scores and licences."""
+    for folder in folders:
+        found = read_json(folder / "retrieved.json")
+        references = found.get("references") if isinstance(found, dict) else None
+        cells = []
+        for number, row in enumerate(references[:MAX_ASSETS] if isinstance(references, list) else [], 1):
+            if not isinstance(row, dict):
+                continue
+            said = f"{row.get('name')}, image {read_number(row.get('score_image')):.3f}, {row.get('licence')}"
+            pictures = sorted(visible(folder.glob(f"{number}-*.png")))
+            cells += [figure(path, SIDE, said, f"Render of {row.get('caption')}") for path in pictures[:1]]
+        if cells:
+            return [f'<div><h3>Retrieved</h3><div class="sides">{"".join(cells)}</div></div>']
+    return []
 
 
 def _run(prompt: str, row: Mapping[str, Any], folder: Path, sprites: list[str]) -> str:

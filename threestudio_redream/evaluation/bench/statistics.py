@@ -26,7 +26,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, share = 1.96, successes / count
     middle, half = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
+    below, above = (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
+    return max(below, 0.0), min(above, 1.0)  # rounding alone leaves [0, 1]
 
 
 def summaries(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -46,12 +46,12 @@ def details(title: str, text: str) -> str:
     return f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>" if text else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are markup already."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """Cells are markup already. ``kind`` ``figures`` keeps each cell on one line and scrolls sideways."""
     titles = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     heading = f"<tr>{titles}</tr>" if head else ""
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table>{heading}{lines}</table></div>' if lines else ""
+    return f'<div class="wide {kind}"><table>{heading}{lines}</table></div>' if lines else ""
 
 
 def picture_data(path: Path, side: int) -> str:
