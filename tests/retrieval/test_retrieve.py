@@ -66,6 +66,39 @@ def test_without_the_gate_a_wrong_asset_counts_fully():
     assert wrong.references[0].score_image < wrong.threshold
 
 
+def test_a_file_of_ones_own_is_trusted(tmp_path):
+    robot = next((Path(MINI) / "assets").glob("robot-green*.glb"))
+    path = tmp_path / "my scan.glb"
+    shutil.copy(robot, path)
+    found = retrieve("a blue teapot", RetrievalConfig(index=MINI, asset=str(path), asset_caption="a green robot"))
+    (mine,) = found.references
+    assert (mine.reliability, found.outcome, found.index) == (1.0, "ok", "my scan.glb")
+    assert mine.record.caption == "a green robot"
+    usual = retrieve("a blue robot", RetrievalConfig(index=MINI, asset_ids=("robot-green",))).references[0]
+    np.testing.assert_allclose(mine.asset.vertices, usual.asset.vertices, atol=1e-5)
+    named = retrieve("a blue robot", RetrievalConfig(index=MINI, asset=str(path))).references[0]
+    assert named.score_image == pytest.approx(usual.score_image, abs=1e-4)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"asset": "nothing.glb"}, "no such source"),
+        ({"asset": "notes.txt"}, "no such 3D file"),
+        ({"asset": "damaged.glb"}, "cannot be used as an asset"),
+        ({"asset": "damaged.glb", "asset_ids": ("robot-green",)}, "both named"),
+        ({"asset_caption": "a robot"}, "no asset to caption"),
+    ],
+)
+def test_a_file_that_is_no_asset_is_refused(tmp_path, monkeypatch, settings, said):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("hello")
+    Path("damaged.glb").write_bytes(b"glTF nothing")
+    with pytest.raises(ValueError, match=said):
+        retrieve("a blue robot", RetrievalConfig(index=MINI, **settings))
+
+
 def _teapot():
     return next(r.asset_id for r in module.Index.open(MINI).records() if r.asset_id.startswith("teapot"))
 

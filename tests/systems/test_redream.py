@@ -86,6 +86,16 @@ def test_a_run_leaves_its_artefacts(here, tiny_model):
         assert f"train/{name}" in header
 
 
+def test_a_mesh_of_ones_own_takes_the_place_of_search(here, tiny_model):
+    shutil.copy(next((ROOT / "retrieval_index" / "mini" / "assets").glob("teapot-red*.glb")), here / "scan.glb")
+    own = ["system.retrieval.asset=scan.glb", "system.retrieval.asset_caption=a red teapot"]
+    assert launch(tiny_model, "trainer.max_steps=2", *own) == 0
+    save = here / "outputs/redream/small/save"
+    found = json.loads((save / "retrieved" / "retrieved.json").read_text("utf-8"))
+    assert [(row["caption"], row["reliability"]) for row in found["references"]] == [("a red teapot", 1.0)]
+    assert (save / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+
+
 def test_a_resumed_run_ends_with_the_same_bits(here, tiny_model):
     assert launch(tiny_model, "trainer.max_steps=4") == 0
     whole = parameters(here / "outputs/redream/small", 4)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ class RetrievalConfig:
         count: assets (N of the paper). pool: assets that the captions choose (N'). rank: ``mean`` or ``max`` over
             views.
         asset_ids: use these assets of the index instead of searching; their scores are measured all the same.
+        asset: a 3D file of your own instead of searching: a scan, or what a feed-forward model made. You chose it, so
+            it is trusted whatever its score; its front is looked for unless a sidecar tells. asset_caption: what it
+            shows, in its own colours ("a green robot"); else the sidecar's caption, or the file's name.
         source_root: folder of the files, for an index of a folder that holds no copies.
         trust_width: how far above the index's threshold a score must be for full reliability; see :func:`reliability`.
         gate: whether the reliability acts. Without it every asset counts fully, also one that does not resemble the
@@ -49,6 +52,8 @@ class RetrievalConfig:
     pool: int = 100
     rank: str = "mean"
     asset_ids: tuple[str, ...] = ()
+    asset: str = ""
+    asset_caption: str = ""
     source_root: str = ""
     trust_width: float = 0.02
     gate: bool = True
@@ -118,7 +123,12 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
 
     Raises:
         RetrievalError: no index there, an asset that it does not hold, or no asset whose file can be used.
+        SourceError: ``cfg.asset`` is no 3D file.
     """
+    if cfg.asset:
+        return _of_file(prompt, cfg)
+    if cfg.asset_caption:
+        raise RetrievalError("there is no asset to caption", received=cfg.asset_caption, fix="Set retrieval.asset, too")
     folder = index_folder(cfg.index)
     spec = read_manifest(folder).spec
     encoder = open_encoder(cfg.encoder or spec.encoder.name, texts_only=spec.settings.get("source") != "objaverse")
@@ -154,6 +164,44 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
             "no asset of the index can be used", received=str(folder), fix="See the warnings above for the reasons"
         )
     return Retrieved(prompt, str(folder), index.manifest.content, result.outcome, result.threshold, tuple(references))
+
+
+def _of_file(prompt: str, cfg: RetrievalConfig) -> Retrieved:
+    """The one asset that the user names, by an index of its own that lives as long as this call."""
+    from tempfile import TemporaryDirectory
+
+    from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec, build_index
+
+    if cfg.asset_ids:
+        raise RetrievalError(
+            "a file and assets of the index are both named",
+            received=(cfg.asset, list(cfg.asset_ids)),
+            fix="Set one of retrieval.asset and retrieval.asset_ids",
+        )
+    path = Path(cfg.asset).expanduser().resolve()
+    encoder = cfg.encoder or read_manifest(index_folder(cfg.index)).spec.encoder.name
+    source = SourceSpec(str(path), caption=cfg.asset_caption)
+    source.open()  # says what is wrong with the name before anything is built
+    with TemporaryDirectory(prefix="redream-asset-") as folder:
+        made = build_index(source, Path(folder) / "index", BuildSettings(encoder=encoder, thumbnails=False))
+        if not made["assets"]:
+            raise RetrievalError(
+                "the file cannot be used as an asset",
+                received=str(path),
+                fix=f"See why: redream index build {path.name} --out looked-at",
+            )
+        one = replace(
+            cfg,
+            asset="",
+            asset_caption="",
+            index=made["index"],
+            encoder=encoder,
+            count=1,
+            source_root=str(path.parent),
+            gate=False,
+        )
+        found = retrieve(prompt, one)
+    return replace(found, index=path.name, outcome="ok")
 
 
 def index_folder(name: str) -> Path:

@@ -45,6 +45,7 @@ class SourceSpec:
     table: str | None = None
     captions: str | None = None
     cache: str | None = None
+    caption: str = ""
     licence: str = ""
     author: str = ""
 
