@@ -157,3 +157,20 @@ def test_one_word_names_the_model_of_every_component(tmp_path):
     with pytest.raises(ConfigError, match="no part that a model could be for") as error:
         load_config(base, "system: {loss: {}}", cli_args=["model=b/c"], from_string=True)
     assert error.value.received == "b/c"
+
+
+def test_items_of_lists_are_set_by_number():
+    text = "system: {guidances: [{type: a, weight: 1}, {type: b}], rate: [0, 1.0, 2.0, 3]}"
+    given = [
+        "system.guidances.1.weight=[0,0.5,1.0,9]",
+        "system.guidances.0.type=c",
+        "system.rate.2=7.5",
+        "system.x.0=4",
+    ]
+    system = load_config(text, cli_args=given, from_string=True).system
+    assert system.guidances == [{"type": "c", "weight": 1}, {"type": "b", "weight": [0, 0.5, 1.0, 9]}]
+    assert system.rate == [0, 1.0, 7.5, 3]
+    assert system.x == {0: 4} or system.x == {"0": 4}
+    with pytest.raises(ConfigError, match=r"does not have.*guidances\.2\.type") as error:
+        load_config(text, cli_args=["system.guidances.2.type=d"], from_string=True)
+    assert "from 0" in error.value.fix

@@ -23,7 +23,9 @@ FILES = sorted(FOLDER.rglob("*.yaml"))
 CONFIGS = [path for path in FILES if "system_type" in OmegaConf.load(path)]
 OVERLAYS = [path for path in FILES if path not in CONFIGS]
 FULL_SCALE = [path for path in CONFIGS if path.stem.endswith("-sd21")]
-ABLATIONS, MEMORY = ([path for path in OVERLAYS if path.parent.name == name] for name in ("ablations", "memory"))
+ABLATIONS, MEMORY, MIXING = (
+    [path for path in OVERLAYS if path.parent.name == name] for name in ("ablations", "memory", "mixing")
+)
 REDREAM, REDREAM_SD21 = FOLDER / "redream.yaml", FOLDER / "redream-sd21.yaml"
 MODEL_KEYS = ("pretrained_model_name_or_path", "particle_model_name_or_path")
 QUICK = [
@@ -71,7 +73,8 @@ def test_there_are_configurations_and_every_overlay_has_a_place():
     assert len(FULL_SCALE) == 3
     assert {path.stem for path in MEMORY} == {"8g", "12g", "24g"}
     assert ABLATIONS
-    assert sorted(OVERLAYS) == sorted([*ABLATIONS, *MEMORY])
+    assert {path.stem for path in MIXING} == {"refine", "with-sds"}
+    assert sorted(OVERLAYS) == sorted([*ABLATIONS, *MEMORY, *MIXING])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=relative)
@@ -85,6 +88,26 @@ def test_configuration_runs(config, tmp_path, monkeypatch, tiny_epsilon_model):
     trial = next(path.parent for path in tmp_path.rglob("ckpts"))
     assert newest_checkpoint(trial / "ckpts").stem.endswith("step=2")
     assert (trial / "configs" / "parsed.yaml").is_file()
+
+
+@pytest.mark.parametrize("overlay", MIXING, ids=relative)
+def test_a_mixture_runs(overlay, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = [*QUICK, *short(REDREAM, None), f"exp_root_dir={tmp_path}", "trainer.log_every_n_steps=1"]
+    added = []
+    try:
+        if overlay.stem == "refine":
+            assert main(["--config", str(REDREAM), "--gpu", "cpu", *common, "checkpoint.every_n_train_steps=1"]) == 0
+            added = [f"system.weights={newest_checkpoint(tmp_path / 'redream' / 'smoke' / 'ckpts')}"]
+        else:
+            added = ["system.guidances.0.weight=0.5"]
+        files = ["--config", str(REDREAM), "--config", str(overlay)]
+        assert main([*files, "--gpu", "cpu", *common, *added]) == 0
+    finally:
+        set_device(None)
+    trial = tmp_path / f"redream-{overlay.stem}" / "smoke"
+    header = next(trial.glob("csv_logs/version_*/metrics.csv")).read_text().splitlines()[0]
+    assert ("loss_sds" in header) == (overlay.stem == "with-sds")
 
 
 # ---------------------------------------------------------------------- models

@@ -13,6 +13,7 @@ from torch.nn import functional
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.memory import MemoryConfig, apply_memory
 from threestudio_redream.guidance.models import load_component
+from threestudio_redream.guidance.style import StyleConfig, apply_style
 
 __all__ = ["Guess", "LatentDiffusion"]
 
@@ -39,8 +40,10 @@ class LatentDiffusion:
 
     Attributes:
         alphas_cumprod: ``[T]`` float32, the schedule's alpha-bar. alpha_t is its root, sigma_t the root of 1 minus it.
-        downsampling: pixels of an image side per latent.
+        downsampling: pixels of an image side per latent. style: fingerprint of the LoRA in its weights, or empty.
     """
+
+    style: str = ""
 
     def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
         self.vae, self.unet = vae, unet
@@ -62,24 +65,28 @@ class LatentDiffusion:
         device: torch.device | str = "cpu",
         dtype: str = "float32",
         memory: MemoryConfig | Mapping[str, Any] | None = None,
+        style: StyleConfig | Mapping[str, Any] | None = None,
     ) -> LatentDiffusion:
         """Open a model named as in :func:`~threestudio_redream.guidance.models.resolve_model`.
 
         Args:
             dtype: ``float32``, ``bfloat16`` or ``float16``, of the weights. memory: how to save memory, see
-                :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
+                :class:`~threestudio_redream.guidance.memory.MemoryConfig`. style: a LoRA to add, see
+                :class:`~threestudio_redream.guidance.style.StyleConfig`.
 
         Raises:
-            ConfigError: unknown dtype or kind of saving, or a part cannot be loaded.
+            ConfigError: unknown dtype or kind of saving, or a part or the style cannot be loaded.
         """
         if dtype not in _DTYPES:
             raise ConfigError("Unknown weights dtype", received=dtype, fix=f"Use one of {', '.join(_DTYPES)}.")
         vae = load_component(name, "vae", "diffusers", "AutoencoderKL", torch_dtype=_DTYPES[dtype])
         unet = load_component(name, "unet", "diffusers", "UNet2DConditionModel", torch_dtype=_DTYPES[dtype])
         scheduler = load_component(name, "scheduler", "diffusers", "DDPMScheduler")
+        styled = apply_style(unet, style)
         for part in (vae, unet):
             part.to(device).eval().requires_grad_(False)
         model = LatentDiffusion(vae, unet, scheduler)
+        model.style = styled
         apply_memory(model, memory)
         return model
 

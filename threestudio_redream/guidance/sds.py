@@ -31,6 +31,7 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
             ``w(t) alpha_t / sigma_t``; robust where the encoder has never seen pictures like early renders.
         weighting: see :func:`timestep_weight`. image_loss: also return ``loss_image``, see :func:`image_loss`.
         memory: see :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
+        style: see :class:`~threestudio_redream.guidance.style.StyleConfig`.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
     """
 
@@ -44,6 +45,7 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
         weighting: str = "sds"
         image_loss: bool = False
         memory: dict = field(default_factory=dict)
+        style: dict = field(default_factory=dict)
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
         grad_clip: Any = None
@@ -60,6 +62,7 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
             device=self.device,
             dtype=self.cfg.weights_dtype,
             memory=self.cfg.memory,
+            style=self.cfg.style,
         )
         timestep_weight(torch.ones(1), torch.ones(1), self.cfg.weighting)
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))

@@ -92,6 +92,7 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         camera_dropout: share of pictures whose camera is hidden in ``loss_lora``.
         image_loss: also return ``loss_image``, see :func:`~threestudio_redream.guidance.losses.image_loss`.
         memory: see :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
+        style: see :class:`~threestudio_redream.guidance.style.StyleConfig`.
         one_call: ask for both scores in one call of the UNet, which is faster where a call is small; separate calls
             need less memory.
         min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
@@ -114,6 +115,7 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         camera_dropout: float = 0.1
         image_loss: bool = False
         memory: dict = field(default_factory=dict)
+        style: dict = field(default_factory=dict)
         one_call: bool = True
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
@@ -140,7 +142,11 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
                 fix="0.1 and 1 are usual.",
             )
         self.model = LatentDiffusion.load(
-            cfg.pretrained_model_name_or_path, device=self.device, dtype=cfg.weights_dtype, memory=cfg.memory
+            cfg.pretrained_model_name_or_path,
+            device=self.device,
+            dtype=cfg.weights_dtype,
+            memory=cfg.memory,
+            style=cfg.style,
         )
         self.switched = SwitchedUNet(self.model.unet)
         self.particle_model, self.particle_switched = self.model, self.switched

@@ -121,7 +121,12 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
                 fix="Write for example system.loss.lambda_rgb=1000 (no leading dashes or plus signs).",
             )
     try:
-        merged = cast(DictConfig, OmegaConf.merge(*parts, OmegaConf.from_cli(list(cli_args)), kwargs))
+        merged = cast(DictConfig, OmegaConf.merge(*parts))
+        items = [argument for argument in cli_args if _is_list_item(merged, argument.split("=", 1)[0])]
+        others = [argument for argument in cli_args if argument not in items]
+        merged = cast(DictConfig, OmegaConf.merge(merged, OmegaConf.from_cli(others), kwargs))
+        for argument in items:
+            _set_list_item(merged, argument)
         _spread_model(merged)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as cause:
@@ -131,6 +136,26 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
             fix="A ??? stands for a value you must give on the command line.",
         ) from cause
     return parse_structured(ExperimentConfig, merged)
+
+
+def _is_list_item(config: DictConfig, key: str) -> bool:
+    """Whether a dotted key goes through a list that the configuration has, as ``system.guidances.0.weight`` does."""
+    words = key.split(".")
+    found = (OmegaConf.select(config, ".".join(words[:i])) for i, word in enumerate(words) if i and word.isdigit())
+    return any(isinstance(node, ListConfig) for node in found)
+
+
+def _set_list_item(config: DictConfig, argument: str) -> None:
+    key, text = argument.split("=", 1)
+    value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except IndexError as cause:
+        raise ConfigError(
+            "A command-line override names an item that the list does not have",
+            received=argument,
+            fix="Items count from 0; give the whole list to add one.",
+        ) from cause
 
 
 def parse_structured(fields: Any, cfg: Mapping[str, Any] | None = None) -> Any:

@@ -171,7 +171,7 @@ class ReDreamSystem(ScoreDistillationSystem):
                 geometry.initialise(self._assets[number % len(self._assets)] if self._assets else None)
 
     def _adapt(self) -> None:
-        encoder = self.prompt_processor.open_encoder()
+        encoder, style = self.prompt_processor.open_encoder(), self.guidance.model.style
         found, folder = adapt_to(
             trusted(self.retrieved),
             self.guidance.model,
@@ -180,7 +180,7 @@ class ReDreamSystem(ScoreDistillationSystem):
             self.reference_config,
             self.adaptation_config,
             cache=Path(self.cfg.cache),
-            facts={"model": self.prompt_processor.model_fingerprint()},
+            facts={"model": self.prompt_processor.model_fingerprint()} | ({"style": style} if style else {}),
         )
         if found is None or folder is None:
             return
