@@ -29,6 +29,7 @@ class ReferenceConfig:
 
     Attributes:
         views_per_asset: renders of each. resolution: pixels of a side.
+        elevation_range, camera_distance_range, fovy_range: where the cameras stand and how wide they see.
         front_threshold, back_threshold, overhead_threshold: as those of the prompt processor.
         background_range: grey levels behind the object, drawn anew every time a render is used.
     """

@@ -49,8 +49,8 @@ class AdaptationConfig:
         caption_dropout: share of pictures without caption.
         min_step_percent, max_step_percent: range of timesteps, as shares of the schedule. Which side is shown is
             decided where there is much noise: training there alone teaches views in fewer steps, and no texture.
-        preservation: share of a batch that are samples of the unadapted model under the captions without view words;
-            ``preservation_images`` of them are made first.
+        preservation: share of a batch that are samples of the unadapted model under the captions without view words.
+            preservation_images: how many of them are made first.
         probe_every: steps between two measurements of the view accuracy, 0 for none. probe_target: stop once it is
             reached.
         save_every: steps between two checkpoints. seed: of every draw.

@@ -33,9 +33,10 @@ log = logging.getLogger("pytorch_lightning")
 class AssetSource:
     """Which 3D file, and how it is oriented.
 
-    ``up`` and ``front`` are axes of the file (``+x``, ``-y``, ...); ``auto`` means the rule of its
-    format. ``yaw_deg`` turns the asset about the up axis afterwards, in degrees. The path ``sample``
-    stands for the object that the project generates itself.
+    Attributes:
+        path: the file; ``sample`` is the object that the project generates itself.
+        up, front: axes of the file (``+x``, ``-y``, ...); ``auto`` means the rule of its format.
+        yaw_deg: turn about the up axis afterwards, in degrees.
     """
 
     path: str = "sample"
@@ -46,7 +47,19 @@ class AssetSource:
 
 @dataclass
 class AssetViewsConfig:
-    """Keys of ``data``. Angles are degrees; the asset has radius 0.5 in the canonical frame."""
+    """Keys of ``data``. Angles are degrees; the asset has radius 0.5 in the canonical frame.
+
+    Attributes:
+        asset: see :class:`AssetSource`.
+        n_train_views, train_resolution: renders that rays are taken from, and pixels of a side.
+        views_per_batch, rays_per_view: of them in a step; the latter a square number.
+        near_object_fraction: share of the rays that meet the object or pass close to it.
+        elevation_range, camera_distance_range: where the training cameras stand. fovy_deg: of all cameras.
+        shading: ``none`` (base colours), ``headlight`` or ``world``.
+        n_val_views, val_resolution: held-out views, and pixels of a side.
+        n_test_views, eval_height, eval_width: the turntable. eval_elevation_deg: of the turntable.
+        eval_camera_distance: of the turntable and of held-out views.
+    """
 
     asset: dict = field(default_factory=dict)
     n_train_views: int = 120

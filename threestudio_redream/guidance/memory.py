@@ -24,7 +24,7 @@ ATTENTIONS = ("fused", "sliced")
 
 @dataclass
 class MemoryConfig:
-    """Keys of ``system.guidance.memory``. Everything is off by default.
+    """How memory is saved. Everything is off by default.
 
     Attributes:
         unet_checkpointing: keep no activations of the UNet for the backward pass of a LoRA, but compute them again:

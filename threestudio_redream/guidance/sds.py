@@ -32,7 +32,11 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
         weighting: see :func:`timestep_weight`. image_loss: also return ``loss_image``, see :func:`image_loss`.
         memory: see :class:`~threestudio_redream.guidance.memory.MemoryConfig`.
         style: see :class:`~threestudio_redream.guidance.style.StyleConfig`.
-        min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
+        min_step_percent, max_step_percent: scheduled range of timesteps, as shares of the schedule.
+        grad_clip: scheduled limit of every element of the gradient; None is no limit.
+        sqrt_anneal: one timestep that falls with the root of progress, from ``max_step_percent`` at step 0 to
+            ``min_step_percent`` at step ``trainer_max_steps`` (HiFA). trainer_max_steps: read by ``sqrt_anneal`` alone.
+        view_dependent_prompting: choose the prompt by the camera's direction.
     """
 
     @dataclass

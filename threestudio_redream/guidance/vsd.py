@@ -95,7 +95,12 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         style: see :class:`~threestudio_redream.guidance.style.StyleConfig`.
         one_call: ask for both scores in one call of the UNet, which is faster where a call is small; separate calls
             need less memory.
-        min_step_percent, max_step_percent, grad_clip: scheduled; see :class:`GuidanceClock`.
+        min_step_percent, max_step_percent: scheduled range of timesteps, as shares of the schedule.
+        grad_clip: scheduled limit of every element of the gradient; None is no limit.
+        sqrt_anneal: one timestep that falls with the root of progress, from ``max_step_percent`` at step 0 to
+            ``min_step_percent`` at step ``trainer_max_steps`` (HiFA). trainer_max_steps: read by ``sqrt_anneal`` alone.
+        view_dependent_prompting: choose the prompt by the camera's direction.
+        seed: of the first weights of the LoRA and of the camera embedding.
     """
 
     @dataclass

@@ -87,8 +87,8 @@ class BaseObject(Updateable):
 class BaseModule(nn.Module, Updateable):
     """A configurable part with parameters.
 
-    ``weights: "path:module_name"`` loads that module's parameters out of a checkpoint after
-    ``configure``.
+    Keys:
+        weights: ``path:module_name`` loads that module's parameters out of a checkpoint after ``configure``.
     """
 
     @dataclass

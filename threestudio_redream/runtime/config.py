@@ -54,7 +54,21 @@ class ExperimentConfig:
     """Top level of every yaml file. The trial folder is ``exp_root_dir/name/tag@timestamp``.
 
     The trial folder is created at parse time, as in upstream, so that everything the run writes has
-    a place. ``exp_dir``, ``trial_name``, ``trial_dir`` and ``n_gpus`` are set by the launcher.
+    a place.
+
+    Attributes:
+        name, tag: of the folder; the tag is often made of the prompt.
+        description: a note for people; nothing reads it.
+        seed: of cameras, noise and first weights.
+        use_timestamp: add the time to the folder's name, so that no run meets an older one. timestamp: set by the
+            launcher; a resumed ``parsed.yaml`` carries its own.
+        exp_root_dir: where all results go.
+        exp_dir, trial_name, trial_dir, n_gpus: set by the launcher.
+        resume: go on from a checkpoint: a file, a trial folder, or ``last`` for the newest of this trial.
+        data_type, data: registered name of the data module, and its keys.
+        system_type, system: registered name of the system, and its keys.
+        trainer: arguments of Lightning's ``Trainer``, such as ``max_steps`` and ``val_check_interval``.
+        checkpoint: arguments of Lightning's ``ModelCheckpoint``, such as ``every_n_train_steps`` and ``save_top_k``.
     """
 
     name: str = "default"

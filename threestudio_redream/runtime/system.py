@@ -32,6 +32,16 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
     Everything trainable must exist after ``configure``: parameters created later are neither
     optimised nor restorable. Each batch passes through ``preprocess_data``, then the clock goes to
     the dataset and to every part (children first), then the step runs.
+
+    Keys:
+        loggers: ``wandb: {enable: true, project: ..., name: ...}`` for Weights & Biases; CSV and TensorBoard are on.
+        loss: ``lambda_x`` weighs the loss term ``x``; each a scheduled scalar.
+        optimizer: ``name`` (of ``torch.optim``, e.g. ``AdamW``), ``args``, and ``params``: attribute paths such as
+            ``geometry.encoding`` with arguments of their own; with it, only what is listed is trained.
+        scheduler: of the learning rate: ``name`` (of ``torch.optim.lr_scheduler``), ``args``, ``interval``.
+        weights: checkpoint whose parameters are loaded before the start. weights_ignore_modules: parts of it that are
+            left out.
+        cleanup_after_validation_step, cleanup_after_test_step: return cached GPU memory after every picture.
     """
 
     @dataclass
@@ -166,6 +176,18 @@ class BaseLift3DSystem(BaseSystem):
 
     Guidance and prompt processor are left to the subclass, which should build them in its
     ``configure`` as well if they hold parameters.
+
+    Keys:
+        geometry_type, geometry: registered name of the field or shape, and its keys.
+        geometry_convert_from: trial folder or checkpoint of an earlier run whose geometry this one starts from.
+            geometry_convert_inherit_texture: take over its colours, too. geometry_convert_override: keys of the earlier
+            geometry to change while it is opened.
+        material_type, material: what turns features and light into colour.
+        background_type, background: what stands behind the object.
+        renderer_type, renderer: what makes pictures.
+        guidance_type, guidance: what says how the pictures should change.
+        prompt_processor_type, prompt_processor: what turns the prompt into embeddings.
+        exporter_type, exporter: what writes the mesh.
     """
 
     @dataclass

@@ -44,6 +44,10 @@ class FitAssetSystem(BaseLift3DSystem):
     Writes validation pictures while it trains, a turntable, ``metrics.json`` with PSNR and IoU on
     views that were never trained on, and through the exporter a textured mesh that is loaded again
     and scored on the same views.
+
+    Keys:
+        asset: see :class:`~threestudio_redream.data.asset_views.AssetSource`; ``data.asset`` repeats it.
+        export_after_training: write a mesh when training ends.
     """
 
     @dataclass

@@ -86,7 +86,8 @@ class ScoreDistillationSystem(BaseLift3DSystem):
     """Renders, asks the guidance, adds regularisers.
 
     Every ``loss_x`` the guidance returns, and every regulariser of :func:`regularisers` with a weight, counts with
-    ``loss.lambda_x`` (a scheduled scalar). Backgrounds and the guidance's noise depend on the seed and the step alone.
+    ``loss.lambda_x`` (a scheduled scalar); they are ``sparsity``, ``opaque``, ``orient`` and ``z_variance``.
+    Backgrounds and the guidance's noise depend on the seed and the step alone.
 
     Keys:
         background_range: grey levels; each training image gets one of them behind the object. Empty: the background

@@ -21,6 +21,8 @@ class NeuralEnvironmentMapBackground(BaseBackground):
     """A learned colour per direction. Directions need not have length 1.
 
     Keys:
+        n_output_dims: channels of the colour. color_activation: from the network's output to colour, by name.
+        dir_encoding_config, mlp_network_config: encoding of the direction, and the network behind it.
         eval_color: fixed colour in evaluation instead of the learned one.
         random_aug, random_aug_prob: in training, with this probability, a random colour per image.
     """

@@ -19,6 +19,7 @@ class SolidColorBackground(BaseBackground):
     """The same colour in every direction.
 
     Keys:
+        n_output_dims: channels of the colour.
         color: ``n_output_dims`` numbers, or one for all channels. learned: make it a parameter.
         random_aug, random_aug_prob: in training, with this probability, a random colour per image.
     """

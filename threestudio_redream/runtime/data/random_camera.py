@@ -34,10 +34,27 @@ __all__ = [
 
 @dataclass
 class RandomCameraDataModuleConfig:
-    """Keys of ``data`` for ``random-camera-datamodule``.
+    """Random cameras on a shell around the object.
 
-    ``height``, ``width`` and ``batch_size`` may be lists that switch at ``resolution_milestones`` (in
-    steps; one entry fewer than the lists).
+    Angles are in degrees, lengths in world units. Test views go once round and end where they begin.
+
+    Attributes:
+        height, width, batch_size: of training pictures; each may be a list that switches at ``resolution_milestones``.
+        resolution_milestones: steps, one entry fewer than the lists.
+        eval_height, eval_width, eval_batch_size: of validation and test pictures.
+        n_val_views, n_test_views: pictures of a turn.
+        elevation_range, azimuth_range, camera_distance_range: where training cameras stand.
+        fovy_range: vertical field of view of training cameras.
+        camera_perturb: half the width of a uniform shift of the camera. center_perturb, up_perturb: deviation of the
+            point it looks at, and of its up direction.
+        light_sample_strategy: ``dreamfusion``, near the camera; ``magic3d``, within 60 degrees of its direction.
+        light_position_perturb: deviation of the light from the camera, with ``dreamfusion``.
+        light_distance_range: of the light from the origin.
+        eval_elevation_deg, eval_camera_distance, eval_fovy_deg: of validation and test cameras.
+        batch_uniform_azimuth: one camera in each of ``batch_size`` equal sectors, rather than anywhere.
+        progressive_until: step up to which elevation and azimuth widen from the evaluation's front view to their full
+            ranges; 0 has them full from the start.
+        rays_d_normalize: give rays directions of length 1.
     """
 
     height: Any = 64

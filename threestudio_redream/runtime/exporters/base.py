@@ -21,7 +21,11 @@ class ExporterOutput:
 
 
 class Exporter(BaseObject):
-    """Base of exporters; ``geometry``, ``material`` and ``background`` are those of the system."""
+    """Base of exporters; ``geometry``, ``material`` and ``background`` are those of the system.
+
+    Keys:
+        save_video: write the turn of test views while exporting, too.
+    """
 
     @dataclass
     class Config(BaseObject.Config):

@@ -30,7 +30,7 @@ class MeshExporter(Exporter):
     """Extracts the surface, simplifies, unwraps and paints it.
 
     Keys:
-        fmt: ``glb``, ``obj-mtl``, or several with commas (``glb,obj-mtl``).
+        fmt: ``glb``, ``obj-mtl``, or several with commas (``glb,obj-mtl``). save_name: of the files.
         resolution: grid nodes along the longest side of the box.
         threshold: density of the surface, or ``auto``: the one whose outline is that of the field.
         target_faces: budget after simplification.
@@ -39,6 +39,9 @@ class MeshExporter(Exporter):
         smooth_normals: take normals from the field's gradient rather than from the faces.
         colour_radius: colours are averaged over this distance (world units), weighted by density, as
             a ray through the surface would; 0 takes the colour at the surface alone.
+        save_normal, save_uv, save_texture, texture_format, xatlas_chart_options, xatlas_pack_options, context_type:
+            accepted from upstream's configurations; without effect here. Textures are always PNG, normals and texture
+            coordinates are always written, and no OpenGL context is needed.
     """
 
     @dataclass
@@ -53,8 +56,6 @@ class MeshExporter(Exporter):
         smooth_iterations: int = 8
         smooth_normals: bool = False
         colour_radius: float = 0.004
-        # keys of upstream's exporter, accepted so that its configurations load; textures are always
-        # PNG, normals and UVs are always written, and no OpenGL context is needed
         save_normal: bool = False
         save_uv: bool = True
         save_texture: bool = True

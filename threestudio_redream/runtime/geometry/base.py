@@ -68,6 +68,11 @@ class BaseImplicitGeometry(BaseGeometry):
     differentiable here: both method names of upstream (``mt``, ``mc-cpu``) run marching cubes.
 
     Keys:
+        radius: half the side of the box, in world units.
+        isosurface: whether the surface may be asked for. isosurface_method: ``mt`` or ``mc-cpu``.
+        isosurface_resolution: nodes along each side of the box.
+        isosurface_deformable_grid: accepted from upstream's configurations; without effect here.
+        isosurface_remove_outliers: drop small loose parts.
         isosurface_threshold: a number, or ``auto``: the mean of the field where it is above 1e-5.
         isosurface_chunk: points per evaluation of the field; 0 takes a default.
         isosurface_coarse_to_fine: search once more in the tight box of the first result.

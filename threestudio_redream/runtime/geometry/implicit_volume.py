@@ -30,6 +30,13 @@ class ImplicitVolume(BaseImplicitGeometry):
     the density is constant the normal is the zero vector.
 
     Keys:
+        n_input_dims: 3, the coordinates of a point. n_feature_dims: channels for the material, 3 for colours.
+        density_activation: from the network's output to the density, by name.
+        pos_encoding_config: see :class:`~threestudio_redream.kernels.hashgrid.config.HashGridConfig`. Further
+            ``otype``: ProgressiveBandHashGrid, ProgressiveBandFrequency.
+        mlp_network_config: of the networks behind the encoding: ``otype``, ``activation``, ``output_activation``,
+            ``n_neurons``, ``n_hidden_layers``.
+        density_blob_scale, density_blob_std: of the blobs that ``density_bias`` names.
         density_bias: added before the activation: a number; ``blob_dreamfusion``
             ``scale * exp(-r^2 / (2 std^2))``; or ``blob_magic3d`` ``scale * (1 - r / std)``.
         anneal_density_blob_std_config: ``min_anneal_step``, ``max_anneal_step``, ``start_val``,

@@ -31,6 +31,9 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
     ``0.5 * (0.1 + 0.9) = 0.5`` with the default lights; one that looks away is ``0.05``.
 
     Keys:
+        ambient_light_color, diffuse_light_color: strength of the lights, red, green and blue.
+        ambient_only_steps, ambient_only_on_test: when only the albedo is shown, see above.
+        diffuse_prob, textureless_prob: see above. albedo_activation: from features to albedo, by name.
         soft_shading: in training draw the strength d of the diffuse light from [0, 1], ambient is 1 - d.
     """
 

@@ -21,7 +21,7 @@ class NoMaterial(BaseMaterial):
     """Colour without light.
 
     Keys:
-        n_output_dims: channels of the colour (3; 4 for latents).
+        n_output_dims: channels of the colour (3; 4 for latents). color_activation: from features to colour, by name.
         input_feature_dims, mlp_network_config: both or neither: a network from features to colour.
         requires_normal: have the geometry make normals, for normal images and normal losses.
     """

@@ -52,11 +52,17 @@ class PromptProcessor(BaseObject):
         prompt: the text, or ``lib:word_word``: the entry of load/prompt_library.json with these words.
         prompt_front, prompt_side, prompt_back, prompt_overhead: replace the text of one direction.
         front_threshold, back_threshold, overhead_threshold: degrees, see :mod:`.directions`.
+        negative_prompt: what the pictures should not show.
+        pretrained_model_name_or_path: of the text encoder.
+        spawn: accepted from upstream's configurations; without effect here.
+        use_perp_neg: Perp-Neg (Armandpour et al., 2023): the other sides' prompts act as negative ones where they are
+            perpendicular. perp_neg_f_sb, perp_neg_f_fsb, perp_neg_f_fs, perp_neg_f_sf: ``(a, b, c)`` of their weights
+            ``a exp(-b r) + c``: side against back, front against side and back, front against side, side against front.
         view_dependent_prompt_front: "front view of X" instead of "X, front view".
         use_cache: read and write the cache.
-        use_prompt_debiasing: leave words that contradict a view out of its prompt, as the masked language model
-            ``pretrained_model_name_or_path_prompt_debiasing`` finds; ``prompt_debiasing_mask_ids`` says which words may
-            go, by their place. See :mod:`.debiasing`.
+        use_prompt_debiasing: leave words that contradict a view out of its prompt, as a masked language model finds.
+            See :mod:`.debiasing`. pretrained_model_name_or_path_prompt_debiasing: that model.
+            prompt_debiasing_mask_ids: which words may go, by their place; None is any.
     """
 
     @dataclass

@@ -23,7 +23,11 @@ class SubModules:
 
 
 class Renderer(BaseModule):
-    """Holds references to a geometry, a material and a background, and a box of ``radius`` (world units)."""
+    """Holds references to a geometry, a material and a background, and a box.
+
+    Keys:
+        radius: half the side of the box that is rendered, in world units; as the geometry's.
+    """
 
     @dataclass
     class Config(BaseModule.Config):

@@ -37,6 +37,7 @@ class NeRFVolumeRenderer(VolumeRenderer):
     survives trainers that set the flag without calling ``train()``.
 
     Keys:
+        randomized: jitter the samples in training.
         num_samples_per_ray: sets the step: ``2 sqrt(3) radius / num_samples_per_ray``.
         eval_chunk_size: points per evaluation of the field outside training.
         near_plane, far_plane: distances in world units.
@@ -49,6 +50,10 @@ class NeRFVolumeRenderer(VolumeRenderer):
             fixed values; a lower decay prunes sooner, fit for targets that do not change.
         prune_alpha_threshold: evaluate the density once without gradients to drop samples that
             cannot be seen; saves time and memory where the field is mostly opaque surfaces.
+        num_samples_per_ray_importance: even samples of the estimator ``importance``; it then takes
+            ``num_samples_per_ray`` where the density is.
+        num_samples_per_ray_proposal, proposal_network_config, prop_optimizer_config, prop_scheduler_config: accepted
+            from upstream's configurations; without effect here.
     """
 
     @dataclass
