@@ -12,6 +12,7 @@
 #   make setup EXTRAS=gpu-raster  extras beside the base: cuda, gpu-raster (several with commas)
 #   make lint                     ruff (rules and format) and mypy
 #   make format                   let ruff repair what it can
+#   make docs                     the documentation as a site, in build/site; strict about links
 #   make bench                    the benchmarks, or one: BENCH=hashgrid; raw results in benchmarks/results
 #   make clean                    remove caches; `make clean-all` removes .venv too (outputs/ stays)
 
@@ -36,7 +37,7 @@ HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run fit test coverage lint format bench clean clean-all
+.PHONY: help setup run fit test coverage lint format docs bench clean clean-all
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,6 +65,12 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# The extra is added to what is there; a set-up later neither takes it away nor brings it into an environment without.
+docs: setup
+	@$(PY) -c "import material, mkdocs" 2>/dev/null || \
+		$(PY) -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
 
 bench: setup
 	@set -e; for name in $(BENCH); do echo "== $$name"; $(PY) benchmarks/$$name.py $(ARGS); done

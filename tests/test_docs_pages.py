@@ -141,6 +141,19 @@ def code_texts() -> str:
     return "\n".join(texts)
 
 
+@functools.cache
+def raised() -> dict[str, set[str]]:
+    """Text of every error that is made by its class's name, and the classes."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "threestudio_redream").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+                for part in ast.walk(node):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        found.setdefault(part.value, set()).add(node.func.id)
+    return found
+
+
 def quoted_messages() -> list[str]:
     rows = re.findall(r"(?m)^\| (?:[^|`]*?: )?`([^`]+)`(?: \(a warning\))? \|", TROUBLE.read_text(encoding="utf-8"))
     return [row for row in rows if " " in row]
@@ -156,6 +169,9 @@ def test_every_quoted_message_is_one_of_the_code(message: str) -> None:
     if kind:
         assert f"class {kind.group(1)}\n" in code_texts() + "\n"
         message = message[kind.end() :]
+        longest = max((part.strip(" '") for part in message.split("...")), key=len)
+        classes = set().union(*(names for text, names in raised().items() if longest in text))
+        assert not classes or kind.group(1) in {*classes, "MissingExtraError"}  # that one writes its text itself
     if message == "Python 3.10 or newer is needed":
         message = "... or newer is needed"
     fragments = [part.strip(" '") for part in message.split("...")]

@@ -217,7 +217,7 @@ def test_the_matrix_tests_every_python_of_the_metadata() -> None:
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.search(r"^make setup\nmake lint\nmake test\n\Z", script, re.MULTILINE)
+    assert re.search(r"^make setup\nmake lint\nmake docs\nmake test\n\Z", script, re.MULTILINE)
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
 
 
