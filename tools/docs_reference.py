@@ -318,14 +318,14 @@ def _table(keys: Sequence[Key]) -> list[str]:
 def _section(part: Part) -> list[str]:
     lines = [f"### {part.title}", "", part.about, ""]
     path = part.module.replace(".", "/") + ".py"
-    place = f"[`{part.class_name}`]({SOURCE}{path})"
+    place = f"Class: [`{part.class_name}`]({SOURCE}{path})."
     if part.title == part.class_name:
         also = f" {ALSO[part.where]}" if part.where in ALSO else ""
-        lines += [f"Keys of `{part.where}`.{also} ({place})", ""]
+        lines += [f"Keys of `{part.where}`.{also} {place}", ""]
     elif part.title == EVERY_SYSTEM:
-        lines += [f"Base of all systems, keys under `system`. ({place})", ""]
+        lines += [f"Base of all systems, keys under `system`. {place}", ""]
     elif part.where:
-        lines += [f"`{part.where}_type: {part.title}`, keys under `{part.where}`. ({place})", ""]
+        lines += [f"`{part.where}_type: {part.title}`, keys under `{part.where}`. {place}", ""]
     if part.keys:
         lines += [*_table(part.keys), ""]
     if part.parent:
