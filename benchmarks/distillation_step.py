@@ -132,7 +132,7 @@ def measure(row: str, overrides: list[str]) -> dict[str, Any]:
     parts = {key: [row.get(key, 0.0) for row in window] for key in {key for row in window for key in row}}
     return {
         "config": f"custom_configs/{config}.yaml",
-        "overrides": [*own, *overrides],
+        "overrides": [word for word in (*own, *overrides) if not word.startswith("model=")],  # a folder here
         "steps": steps,
         "ms_per_step_median": round(statistics.median(parts["step"]), 1),
         "ms_per_step_mean": round(statistics.mean(parts["step"]), 1),

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAGES", "PENDING", "on_config", "on_files", "on_page_markdown", "repository", "rewrite"]
+__all__ = ["PAGES", "on_config", "on_files", "on_page_markdown", "repository", "rewrite"]
 
 log = logging.getLogger("mkdocs.hooks.redream")  # below mkdocs' own logger, whose warnings a strict build counts
 
@@ -28,9 +28,6 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-
-#: Pictures that pages show and that are yet to be taken; the site leaves them out until they exist.
-PENDING = {"docs/images/report-laptop.png"}
 
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^\s*(```|~~~)")
@@ -66,8 +63,6 @@ def _link(found: re.Match[str], source: str, page: str, address: str, root: Path
         return found.group()
     path, mark, anchor = target.partition("#")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-    if path in PENDING and not (root / path).exists():
-        return ""
     if path.startswith("docs/") or path in PAGES:
         there = PAGES.get(path) or path.removeprefix("docs/")
         return f"{picture}[{text}]({posixpath.relpath(there, posixpath.dirname(page) or '.')}{mark}{anchor})"

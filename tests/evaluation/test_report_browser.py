@@ -80,7 +80,8 @@ def filled(save: Path) -> None:
 @pytest.fixture
 def report(tmp_path):
     if "REDREAM_REPORT_RUN" in os.environ:
-        run = shutil.copytree(os.environ["REDREAM_REPORT_RUN"], tmp_path / "run")
+        given = Path(os.environ["REDREAM_REPORT_RUN"])
+        run = shutil.copytree(given, tmp_path / given.name)
     else:
         run = tmp_path / "run"
         filled(run / "save")
