@@ -1,12 +1,14 @@
 """The tools behind docs/full-scale.md: the layout is the published one, and their checks can fail."""
 
+import json
+
 import pytest
 import torch
 
 from threestudio_redream.runtime.checkpoint import write_checkpoint
 from tools.cuda_memory import GIB, Count, count
 from tools.full_size_layout import BASE, TEXT, V_768, build_unet, build_vae
-from tools.full_size_run import changed
+from tools.full_size_run import CONFIGS, changed
 
 
 def millions(module):
@@ -77,3 +79,16 @@ def test_what_learned_is_told_from_what_did_not(trial, tmp_path):
     assert len(half) == 6
     still = changed(trial(("background.network.weight", "guidance.camera_embedding.first.weight")), tmp_path, 2)
     assert [part for part, moved in still.items() if not moved] == ["background", "camera embedding"]
+
+
+def test_the_recorded_runs_are_of_these_configurations():
+    from benchmarks._common import RESULTS
+
+    recorded = json.loads((RESULTS / "full_size.json").read_text("utf-8"))["results"]
+    assert set(recorded) == set(CONFIGS)
+    assert all(all(row["changed"].values()) for row in recorded.values())
+    assert {"adapter, B", "view tokens"} <= set(recorded["redream-sd21"]["changed"])
+    estimates = json.loads((RESULTS / "cuda_memory_estimate.json").read_text("utf-8"))["rows"]
+    for row in estimates:
+        if row["preset"] != "none":
+            assert row["needed_gib"] < float(row["preset"].removesuffix("g")), row
