@@ -1,8 +1,9 @@
-"""Pictures of a finished study: what was retrieved and what SDS, VSD and ReDream made of it, front and back.
+"""Pictures of a study: what was retrieved and what SDS, VSD and ReDream made of it, front and back.
 
     python benchmarks/mini_study_figure.py              docs/images/mini-study.png and mini-study-assets.png
 
-Nothing is picked: the first seed of every prompt, in the order of the prompt file.
+They are made of the turns in ``benchmarks/results/mini``. Nothing is picked: the first seed of every prompt, in the
+order of the prompt file; what has not been run yet stays empty.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from PIL import Image, ImageDraw
 from threestudio_redream.assets.rasteriser import AssetRenderer
 from threestudio_redream.cameras import orbit_c2w
 from threestudio_redream.evaluation.bench.methods import MAIN, METHODS
-from threestudio_redream.evaluation.bench.runs import Harness, read_result
+from threestudio_redream.evaluation.bench.runs import Harness
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
-from threestudio_redream.evaluation.renders import open_renders
+from threestudio_redream.evaluation.bench.turns import SIDE, TURN, VIEWS, read_turn, view_of_turn
 
-SIDE, TITLE, LABEL = 112, 22, 120
+TITLE, LABEL = 22, 120
 GROUND = 0.6
 
 
@@ -33,13 +34,10 @@ def asset_views(harness: Harness, cell: Cell) -> list[np.ndarray]:
     return list(rgba[..., :3] + (1.0 - rgba[..., 3:]) * GROUND)
 
 
-def run_views(harness: Harness, cell: Cell) -> list[np.ndarray]:
-    """Front and back of a run's field; two empty tiles if it has not been made."""
-    if read_result(harness.folder(cell)) is None:
-        return [np.full((SIDE, SIDE, 3), GROUND)] * 2
-    rgb = open_renders(harness.folder(cell)).turn(12)[0][[0, 6]].numpy()
-    tiles = [Image.fromarray((view * 255.0).round().astype(np.uint8)).resize((SIDE, SIDE)) for view in rgb]
-    return [np.asarray(tile, np.float32) / 255.0 for tile in tiles]
+def run_views(results: Path, cell: Cell) -> list[np.ndarray]:
+    """Front and back of a run's field, ``[S, S, 3]`` each; nothing if it has not been made."""
+    turn = read_turn((results / "runs" / cell.method / cell.name).with_suffix(Path(TURN).suffix))
+    return [] if turn is None else [view_of_turn(turn, view) for view in (0, VIEWS // 2)]
 
 
 def sheet(rows: list[tuple[str, list[np.ndarray]]], titles: list[str], path: Path) -> None:
@@ -61,21 +59,21 @@ def sheet(rows: list[tuple[str, list[np.ndarray]]], titles: list[str], path: Pat
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "bench" / "mini")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "mini")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    harness = Harness("mini", arguments.work.resolve(), ROOT)
+    harness = Harness("mini", ROOT, ROOT)
+    empty = [np.full((SIDE, SIDE, 3), GROUND)] * 2
     rows, swapped = [], []
     for prompt in open_suite("mini").prompts:
-        mine, other = Cell("redream", prompt, arguments.seed), Cell("second-asset", prompt, arguments.seed)
-        tiles = asset_views(harness, mine)
-        for method in MAIN:
-            tiles += run_views(harness, Cell(method, prompt, arguments.seed))
-        rows.append((prompt, tiles))
-        if read_result(harness.folder(other)) is not None:
-            pairs = (asset_views(harness, mine), run_views(harness, mine))
-            swapped.append((prompt, [*pairs[0], *pairs[1], *asset_views(harness, other), *run_views(harness, other)]))
+        mine, other = (Cell(method, prompt, arguments.seed) for method in ("redream", "second-asset"))
+        made = [run_views(arguments.results, Cell(method, prompt, arguments.seed)) for method in MAIN]
+        rows.append((prompt, sum((views or empty for views in made), asset_views(harness, mine))))
+        with_other = run_views(arguments.results, other)
+        if with_other:
+            assets = [asset_views(harness, cell) for cell in (mine, other)]
+            swapped.append((prompt, [*assets[0], *(made[-1] or empty), *assets[1], *with_other]))
     sheet(rows, ["retrieved", *(METHODS[method].title for method in MAIN)], arguments.out / "mini-study.png")
     if swapped:
         titles = ["first asset", "with it", "second asset", "with it"]

@@ -16,7 +16,9 @@ from threestudio_redream.errors import ConfigError
 from threestudio_redream.evaluation.bench.methods import METHODS
 from threestudio_redream.evaluation.bench.runs import Harness, flat, read_result, run_cell
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
-from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
+from threestudio_redream.evaluation.bench.sweep import adopt, collect, forget_failures, sweep
+from threestudio_redream.evaluation.bench.tables import write_results
+from threestudio_redream.evaluation.bench.turns import read_turn, view_of_turn
 from threestudio_redream.executors import InlineExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +112,31 @@ def test_the_command_tells_the_same(finished, tmp_path):
     assert nothing.exit_code == 1
     assert "No run has finished" in nothing.stderr
     assert CliRunner().invoke(app, ["bench", "--seeds", "a,b"]).exit_code == 2
+
+
+def test_finished_runs_of_another_machine_are_adopted(finished, tmp_path):
+    made, rows = finished
+    results = tmp_path / "results"
+    write_results(results, open_suite("mini"), collect(made, CELLS), {}, made.folder_of)
+    here = harness(tmp_path / "work")
+    assert adopt(here, CELLS, results) == 2
+    assert adopt(here, CELLS, results) == 0
+    seen = []
+    assert sweep(here, CELLS, InlineExecutor(), seen.append) == rows
+    assert seen == []
+    turns = [read_turn(one.folder(CELLS[0]) / "turn.webp") for one in (made, here)]
+    assert turns[0] == turns[1]
+    assert view_of_turn(turns[0], 6).std() > 0.01
+    other = harness(tmp_path / "other", "trainer.max_steps=7")
+    with pytest.raises(ConfigError, match="other settings"):
+        adopt(other, CELLS, results)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ConfigError, match="no folder of results"):
+        adopt(here, CELLS, tmp_path)
+    (results / "runs" / CELLS[0].method / f"{CELLS[0].name}.json").write_text("{")
+    (results / "runs" / CELLS[1].method / f"{CELLS[1].name}.webp").write_bytes(b"no picture")
+    assert adopt(harness(tmp_path / "damaged"), CELLS, results) == 1
+    assert not list((tmp_path / "damaged").glob("*/*/turn.webp"))
 
 
 def test_a_failed_run_is_a_row_and_stops_nothing(tmp_path):

@@ -99,7 +99,7 @@ def rows():
 
 def test_results_are_written(tmp_path):
     suite = open_suite("mini")
-    table = write_results(tmp_path, suite, rows(), {"threads": 1})
+    table = write_results(tmp_path, suite, rows(), {"threads": 1}, lambda row: tmp_path / "none")
     assert json.loads((tmp_path / "table.json").read_text()) == table
     for metrics in table.values():
         for found in metrics.values():
@@ -117,7 +117,7 @@ def test_results_are_written(tmp_path):
 
 
 def table_of(tmp_path):
-    return write_results(tmp_path, open_suite("mini"), rows(), {})
+    return write_results(tmp_path, open_suite("mini"), rows(), {}, lambda row: tmp_path / "none")
 
 
 def test_markdown(tmp_path):

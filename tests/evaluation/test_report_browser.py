@@ -175,10 +175,12 @@ def test_one_slider_turns_the_gallery(opened, tmp_path, device):
         rows.append(row | {"metrics": {"clip_score[mini]": 0.5}})
         filled(tmp_path / method / "a-robot-0" / "save")
     suite = open_suite("mini")
-    table = write_results(tmp_path / "results", suite, rows, {})
-    path = write_gallery(
-        tmp_path / "gallery.html", suite, rows, table, lambda row: tmp_path / row["method"] / row["name"]
-    )
+
+    def folder(row):
+        return tmp_path / row["method"] / row["name"]
+
+    table = write_results(tmp_path / "results", suite, rows, {}, folder)
+    path = write_gallery(tmp_path / "gallery.html", suite, rows, table, folder)
     page = opened(path, WIDTHS[device])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     cell = page.locator(".sides span").first

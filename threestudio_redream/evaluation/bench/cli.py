@@ -34,6 +34,9 @@ def bench(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over every run's configuration.")
     ] = None,
+    adopted: Annotated[
+        Path | None, typer.Option("--adopt", help="Results of another machine: its finished runs count as made here.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="List the runs and what is missing; run nothing.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only count what is there.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what has failed.")] = False,
@@ -48,7 +51,7 @@ def bench(
     from threestudio_redream.evaluation.bench.methods import chosen_methods
     from threestudio_redream.evaluation.bench.runs import Harness
     from threestudio_redream.evaluation.bench.suites import open_suite
-    from threestudio_redream.evaluation.bench.sweep import collect, forget_failures, sweep
+    from threestudio_redream.evaluation.bench.sweep import adopt, collect, forget_failures, sweep
     from threestudio_redream.evaluation.bench.tables import as_markdown, write_results
     from threestudio_redream.executors import open_executor
 
@@ -63,6 +66,8 @@ def bench(
         threads=threads or max((os.cpu_count() or 1) // workers, 1),
         extra=tuple(settings or ()),
     )
+    if adopted is not None:
+        typer.echo(f"{adopt(harness, cells, adopted)} runs adopted from {adopted}", err=True)
     if plan:
         _show_plan(harness, cells, as_json)
         return
@@ -77,10 +82,8 @@ def bench(
         typer.echo("No run has finished yet.", err=True)
         raise typer.Exit(1)
     folder = (out or Path("benchmarks") / "results" / suite).resolve()
-    table = write_results(folder, chosen, rows, _about(harness, rows))
-    gallery = write_gallery(
-        harness.work / "gallery.html", chosen, rows, table, lambda row: harness.work / row["method"] / row["name"]
-    )
+    table = write_results(folder, chosen, rows, _about(harness, rows), harness.folder_of)
+    gallery = write_gallery(harness.work / "gallery.html", chosen, rows, table, harness.folder_of)
     failed = [row for row in rows if row["status"] != "ok"]
     if as_json:
         typer.echo(json.dumps(table, indent=1))

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from threestudio_redream.evaluation.bench.methods import METHODS
 from threestudio_redream.evaluation.bench.suites import Suite
 from threestudio_redream.evaluation.bench.tables import table_rows
+from threestudio_redream.evaluation.bench.turns import SIDE, VIEWS, turn_of
 from threestudio_redream.evaluation.report.markup import escaped, figure, page, picture_data, section, table
-from threestudio_redream.evaluation.report.reading import newest, read_json, read_number, turn_frames
+from threestudio_redream.evaluation.report.reading import newest, read_json, read_number
 from threestudio_redream.evaluation.report.view3d import view_3d
 from threestudio_redream.runtime.files import atomic_write_text, visible
 
 __all__ = ["write_gallery"]
 
-#: Pictures of a turn, 30 degrees apart, and their size in pixels.
-VIEWS, SIDE, QUALITY = 12, 96, 85
 SIDES = (("front", 0), ("side", VIEWS // 4), ("back", VIEWS // 2))
 MAX_VIEWS_3D, MAX_ASSETS = 4, 3
 
@@ -107,7 +103,7 @@ def _run(prompt: str, row: Mapping[str, Any], folder: Path, sprites: list[str]) 
         return (
             f'<figure class="run"><p>failed: {escaped(row.get("reason"))}</p><figcaption>{label}</figcaption></figure>'
         )
-    data = _sprite(turn_frames(folder / "save"))
+    data = _sprite(folder)
     if not data:
         return f'<figure class="run"><p class="faint">no test views</p><figcaption>{label}</figcaption></figure>'
     name = f"s{len(sprites)}"
@@ -140,23 +136,10 @@ def _shift(at: int) -> str:
     return f"{100 * at / (VIEWS - 1):.4f}%"
 
 
-def _sprite(frames: Sequence[Path]) -> str:
-    """Views of one turn side by side as a ``data:`` address; empty if there are too few or one is damaged."""
-    from PIL import Image
-
-    if len(frames) < VIEWS:
-        return ""
-    sheet = np.zeros((SIDE, VIEWS * SIDE, 3), np.uint8)
-    for i in range(VIEWS):
-        try:
-            with Image.open(frames[round(i * len(frames) / VIEWS)]) as image:
-                shown = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        except (OSError, ValueError, Image.DecompressionBombError):
-            return ""
-        sheet[:, i * SIDE : (i + 1) * SIDE] = np.asarray(shown)
-    sink = io.BytesIO()
-    Image.fromarray(sheet).save(sink, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
+def _sprite(folder: Path) -> str:
+    """The turn of a run as a ``data:`` address; empty if it has none."""
+    data = turn_of(folder)
+    return "" if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 def _views_3d(rows: Sequence[Mapping[str, Any]], folder: Callable[[Mapping[str, Any]], Path]) -> str:

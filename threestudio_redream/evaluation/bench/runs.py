@@ -1,8 +1,8 @@
 """One cell of a sweep: launch it, score it, leave one raw file. Made to be repeated: a finished run is never run again.
 
 A run's folder holds what ``launch.py`` leaves (without its checkpoints, once it is scored), ``launch.log``,
-and ``result.json``. The lock on the folder is held by the launch itself, so that a run whose sweep was killed is not
-started a second time beside the first.
+``turn.webp`` and ``result.json``. The lock on the folder is held by the launch itself, so that a run whose sweep was
+killed is not started a second time beside the first.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ import numpy as np
 from threestudio_redream.errors import ConfigError, RedreamError
 from threestudio_redream.evaluation.bench.methods import METHODS, Choice
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
+from threestudio_redream.evaluation.bench.turns import keep_turn
 from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
 from threestudio_redream.runtime.files import atomic_write_text
 from threestudio_redream.runtime.threads import torch_threads
 from threestudio_redream.runtime.trial import code_version
 
-__all__ = ["RESULT", "Harness", "read_result", "run_cell"]
+__all__ = ["RESULT", "Harness", "read_result", "read_row", "refuse_other_settings", "run_cell"]
 
 RESULT = "result.json"
 LOG_TAIL, MAX_RESULT = 2000, 2**24
@@ -59,6 +60,10 @@ class Harness:
     def folder(self, cell: Cell) -> Path:
         """Of one run."""
         return self.work / cell.method / cell.name
+
+    def folder_of(self, row: Mapping[str, Any]) -> Path:
+        """Of the run that a row is of."""
+        return self.folder(Cell(row["method"], row["prompt"], row["seed"]))
 
     def config_files(self, cell: Cell) -> list[Path]:
         """Configurations of a run, the later over the earlier.
@@ -159,7 +164,7 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
     with _lock(folder / ".lock") as handle:
         row = read_result(folder)
         if row is not None:
-            _refuse_other_settings(harness, cell, row)
+            refuse_other_settings(harness, cell, row)
             return row
         base = {
             **asdict(cell),
@@ -177,6 +182,8 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
             row = {**base, **_scored(harness, cell)}
             if row["status"] == "ok" and not resumed:
                 row["metrics"]["seconds"] = seconds
+        if row["status"] == "ok":
+            keep_turn(folder)
         atomic_write_text(folder / RESULT, json.dumps(row, indent=1))
     if row["status"] == "ok" and not harness.keep_checkpoints:
         for path in (folder / "ckpts").glob("*"):
@@ -186,7 +193,11 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The row of a finished run, or None."""
-    path = folder / RESULT
+    return read_row(folder / RESULT)
+
+
+def read_row(path: Path) -> dict[str, Any] | None:
+    """A raw row, or None if there is none or it is damaged."""
     try:
         if path.stat().st_size > MAX_RESULT:
             return None
@@ -196,12 +207,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and row.get("status") in ("ok", "failed") else None
 
 
-def _refuse_other_settings(harness: Harness, cell: Cell, row: Mapping[str, Any]) -> None:
+def refuse_other_settings(harness: Harness, cell: Cell, row: Mapping[str, Any]) -> None:
+    """Check that a row belongs to this sweep.
+
+    Raises:
+        ConfigError: it was made with other settings.
+    """
     if row.get("settings") != harness.settings(cell):
         raise ConfigError(
-            "A run in this folder was made with other settings",
+            "A run was made with other settings than these",
             received=f"{cell.method}/{cell.name}",
-            fix="Give the sweep a folder of its own with --work, or delete those runs.",
+            fix="Repeat the options that it was made with (--set, --root), or give this sweep another --work.",
         )
 
 

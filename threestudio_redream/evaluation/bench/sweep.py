@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.evaluation.bench.runs import RESULT, Harness, read_result, run_cell
+from threestudio_redream.evaluation.bench.runs import (
+    RESULT,
+    Harness,
+    read_result,
+    read_row,
+    refuse_other_settings,
+    run_cell,
+)
 from threestudio_redream.evaluation.bench.suites import Cell
+from threestudio_redream.evaluation.bench.turns import TURN, read_turn
 from threestudio_redream.executors import Executor
+from threestudio_redream.runtime.files import atomic_write_bytes, atomic_write_text
 
-__all__ = ["collect", "forget_failures", "sweep"]
+__all__ = ["adopt", "collect", "forget_failures", "sweep"]
 
 
 def sweep(
@@ -53,14 +64,41 @@ def collect(harness: Harness, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         row = read_result(harness.folder(cell))
         if row is None:
             continue
-        if row["settings"] != harness.settings(cell):
-            raise ConfigError(
-                "A run was made with other settings than these",
-                received=f"{cell.method}/{cell.name}",
-                fix="Repeat the options that it was made with (--set, --root), or give this sweep another --work.",
-            )
+        refuse_other_settings(harness, cell, row)
         found.append({"name": cell.name, **row})
     return found
+
+
+def adopt(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
+    """Take over finished runs from a folder of results, as another machine wrote them; returns how many.
+
+    A run that is here already is left as it is; a failed one is not taken.
+
+    Raises:
+        ConfigError: no such folder, or a row of other settings; before anything is taken.
+    """
+    if not (results / "runs").is_dir():
+        raise ConfigError(
+            "This is no folder of results",
+            received=str(results),
+            fix="Name one that redream bench wrote (--out), for instance benchmarks/results/mini.",
+        )
+    found = []
+    for cell in cells:
+        path = results / "runs" / cell.method / f"{cell.name}.json"
+        row = read_row(path)
+        if row is None or row["status"] != "ok" or read_result(harness.folder(cell)) is not None:
+            continue
+        refuse_other_settings(harness, cell, row)
+        found.append((cell, row, read_turn(path.with_suffix(Path(TURN).suffix))))
+    for cell, row, turn in found:
+        folder = harness.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        if turn is not None:
+            atomic_write_bytes(folder / TURN, turn)
+        row = {key: value for key, value in row.items() if key != "name"}
+        atomic_write_text(folder / RESULT, json.dumps(row, indent=1))
+    return len(found)
 
 
 def forget_failures(harness: Harness, cells: Iterable[Cell]) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from threestudio_redream.evaluation.bench.methods import METHODS
 from threestudio_redream.evaluation.bench.statistics import differences, summaries
 from threestudio_redream.evaluation.bench.suites import Column, Suite
-from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.evaluation.bench.turns import TURN, turn_of
+from threestudio_redream.runtime.files import atomic_write_bytes, atomic_write_text
 
 __all__ = ["as_csv", "as_latex", "as_markdown", "differences_as_markdown", "table_rows", "write_results"]
 
@@ -21,11 +22,18 @@ _LATEX = {"up": r"$\uparrow$", "down": r"$\downarrow$", "": ""}
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Summaries:
+def write_results(
+    folder: Path,
+    suite: Suite,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    run_folder: Callable[[Mapping[str, Any]], Path],
+) -> Summaries:
     """Write ``table.json``, ``.md``, ``.csv``, ``.tex``, ``differences.json``, ``.md``, ``about.json`` and ``runs/``.
 
     Args:
         rows: of all runs, failed ones too. about: where and with what the runs were made.
+        run_folder: of a row; the turn kept there is put beside the raw row.
 
     Returns:
         What ``table.json`` holds.
@@ -40,6 +48,9 @@ def write_results(folder: Path, suite: Suite, rows: Sequence[Mapping[str, Any]],
     for row in rows:
         path = folder / "runs" / row["method"] / f"{row['name']}.json"
         _write_json(path, row)
+        turn = turn_of(run_folder(row)) if row["status"] == "ok" else None
+        if turn is not None:
+            atomic_write_bytes(path.with_suffix(Path(TURN).suffix), turn)
     atomic_write_text(folder / "table.md", as_markdown(table, suite.columns, failed))
     pages = [differences_as_markdown(found, base, suite.columns) for base, found in against.items() if found]
     atomic_write_text(folder / "differences.md", "\n".join(pages))
