@@ -28,7 +28,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="redream",
-    help="Retrieval-augmented text-to-3D. Training runs start with launch.py; this command does the jobs around them.",
+    help="Retrieval-augmented text-to-3D. `redream launch` is launch.py; the other verbs do the jobs around a run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -170,6 +170,18 @@ def report(
     from threestudio_redream.evaluation.report import write_report
 
     typer.echo(str(write_report(run)))
+
+
+@app.command(
+    "launch",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def launch(context: typer.Context) -> None:
+    """Run a configuration: launch.py for those who have no clone. --help shows its flags."""
+    from threestudio_redream.runtime.launch import main as run
+
+    raise typer.Exit(run(context.args))
 
 
 app.add_typer(index_app)

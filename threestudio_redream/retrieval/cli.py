@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from threestudio_redream.retrieval.cli_common import Cache, Json, step_bars
+from threestudio_redream.shipped import shipped
 
 if TYPE_CHECKING:
     from threestudio_redream.retrieval.build.run import BuildSettings, SourceSpec
@@ -24,6 +25,7 @@ index_app = typer.Typer(name="index", help="Build, change and check indexes of 3
 
 _SOURCE_HELP = "A folder of meshes, one 3D file, or the word objaverse."
 IndexFolder = Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False)]
+ReadIndex = Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False, callback=shipped)]
 SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP, show_default=False)]
 Table = Annotated[Path | None, typer.Option(help="CSV with a row per file; default: assets.csv in the folder.")]
 Captions = Annotated[Path | None, typer.Option(help="Cap3D's CSV (uid,caption), for Objaverse.")]
@@ -205,7 +207,7 @@ def merge(
 
 
 @index_app.command("info")
-def info(index: IndexFolder, as_json: Json = False) -> None:
+def info(index: ReadIndex, as_json: Json = False) -> None:
     """Say what an index holds and how it was made."""
     from threestudio_redream.retrieval.index.reader import Index
 
@@ -225,7 +227,7 @@ def info(index: IndexFolder, as_json: Json = False) -> None:
 
 @index_app.command("verify")
 def verify(
-    index: IndexFolder,
+    index: ReadIndex,
     encoder: Annotated[
         bool, typer.Option("--encoder/--no-encoder", help="Also embed some captions again and compare.")
     ] = True,

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 from threestudio_redream.retrieval.cli_common import Cache, Json, count_bar
+from threestudio_redream.shipped import shipped
 
 __all__ = ["fetch", "search"]
 
 
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
-    index: Annotated[Path, typer.Option(help="Folder of the index.", show_default=False)],
+    index: Annotated[Path, typer.Option(help="Folder of the index.", show_default=False, callback=shipped)],
     count: Annotated[int, typer.Option("-n", "--count", help="Number of assets.")] = 3,
     pool: Annotated[int, typer.Option(help="Assets that the captions choose for the ranking by views.")] = 100,
     rank: Annotated[str, typer.Option(help="By the mean or the max over the views.")] = "mean",

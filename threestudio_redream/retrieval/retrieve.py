@@ -20,6 +20,7 @@ from threestudio_redream.retrieval.index.manifest import read_manifest
 from threestudio_redream.retrieval.index.reader import Index
 from threestudio_redream.retrieval.sources.paths import below
 from threestudio_redream.retrieval.types import AssetRecord, Hit, Outcome
+from threestudio_redream.shipped import shipped
 
 __all__ = ["Reference", "RetrievalConfig", "Retrieved", "index_folder", "reliability", "retrieve"]
 
@@ -205,10 +206,8 @@ def _of_file(prompt: str, cfg: RetrievalConfig) -> Retrieved:
 
 
 def index_folder(name: str) -> Path:
-    """The folder of an index; a relative one may also lie beside the package."""
-    path = Path(name).expanduser()
-    beside = Path(__file__).resolve().parents[2] / path
-    return beside if not path.exists() and not path.is_absolute() and beside.exists() else path
+    """The folder of an index; ``retrieval_index/mini`` is found from everywhere."""
+    return shipped(name)
 
 
 def _aligned(asset: Asset, record: AssetRecord) -> Asset:

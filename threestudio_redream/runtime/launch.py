@@ -29,7 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Any further key=value overrides the configuration.",
     )
     parser.add_argument(
-        "--config", required=True, action="append", help="yaml file; repeat to merge several, the last wins"
+        "--config",
+        required=True,
+        action="append",
+        help="yaml file; repeat to merge several, the last wins. custom_configs/... is found from everywhere",
     )
     parser.add_argument(
         "--gpu",
@@ -88,9 +91,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from threestudio_redream.runtime.extensions import load_custom_modules
     from threestudio_redream.runtime.out_of_memory import advise_when_out_of_memory
     from threestudio_redream.runtime.stand_in import install
+    from threestudio_redream.shipped import shipped
 
     install()  # extensions written for upstream import threestudio
     load_custom_modules()
+    args.config = [str(shipped(name)) for name in args.config]
     cfg = load_config(*args.config, cli_args=overrides, n_gpus=devices)
     checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)
     cfg.resume = None if checkpoint is None else str(checkpoint)

@@ -31,6 +31,7 @@ from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
 from threestudio_redream.runtime.files import atomic_write_text
 from threestudio_redream.runtime.threads import torch_threads
 from threestudio_redream.runtime.trial import code_version
+from threestudio_redream.shipped import shipped
 
 __all__ = ["RESULT", "Harness", "read_result", "read_row", "refuse_other_settings", "run_cell"]
 
@@ -44,7 +45,8 @@ class Harness:
     """Where and how the runs of a sweep are made; the same for all of them.
 
     Attributes:
-        suite: its name. work: folder of the runs. root: folder with ``custom_configs``; runs start there.
+        suite: its name. work: folder of the runs. root: folder with ``custom_configs``; runs start there. If it is the
+            current folder, it may do without: the configurations of the installation are used.
         gpu: as for ``launch.py``. threads: of each run. extra: ``key=value`` for every run.
         keep_checkpoints: leave them where they are after scoring.
     """
@@ -75,7 +77,7 @@ class Harness:
         names = [open_suite(self.suite).configs[method.base]]
         if method.ablation:
             names.append(f"ablations/{method.ablation}.yaml")
-        files = [self.root / "custom_configs" / name for name in names]
+        files = [_config_file(self.root, name) for name in names]
         if missing := [file for file in files if not file.is_file()]:
             raise ConfigError(
                 "A configuration of the suite is not here",
@@ -113,6 +115,12 @@ class Harness:
         return _asset(self.root, self.suite, cell.prompt, cell.seed, METHODS[cell.method].asset)
 
 
+def _config_file(root: Path, name: str) -> Path:
+    """Where the suite runs from a folder that is no clone, the configurations are those of the installation."""
+    path = Path("custom_configs") / name
+    return shipped(path).resolve() if root == Path.cwd() else root / path
+
+
 def _content(file: Path) -> Any:
     """What a configuration says, with its interpolations as they are written."""
     from omegaconf import OmegaConf
@@ -145,7 +153,7 @@ def _retrieval_config(root: Path, suite: str) -> Any:
 
     from threestudio_redream.retrieval.retrieve import RetrievalConfig
 
-    cfg = OmegaConf.load(root / "custom_configs" / open_suite(suite).configs["redream"])
+    cfg = OmegaConf.load(_config_file(root, open_suite(suite).configs["redream"]))
     keys = OmegaConf.to_container(cfg.system.retrieval)
     assert isinstance(keys, dict)
     return RetrievalConfig(**{str(key): value for key, value in keys.items() if key != "enabled"})
