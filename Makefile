@@ -13,6 +13,7 @@
 #   make lint                     ruff (rules and format) and mypy
 #   make format                   let ruff repair what it can
 #   make docs                     the documentation as a site, in build/site; strict about links
+#   make release                  sdist and wheel in dist/, each tried in a fresh environment; bill of materials, licences
 #   make bench                    the benchmarks, or one: BENCH=hashgrid; raw results in benchmarks/results
 #   make clean                    remove caches; `make clean-all` removes .venv too (outputs/ stays)
 
@@ -37,7 +38,7 @@ HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run fit test coverage lint format docs bench clean clean-all
+.PHONY: help setup run fit test coverage lint format docs release bench clean clean-all
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +72,12 @@ docs: setup
 	@$(PY) -c "import material, mkdocs" 2>/dev/null || \
 		$(PY) -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
+
+release: setup
+	@$(PY) -c "import build, cyclonedx_py, piplicenses" 2>/dev/null || \
+		$(PY) -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e ".[release]"
+	$(PY) tools/release.py build
+	$(PY) tools/release.py check $(ARGS)
 
 bench: setup
 	@set -e; for name in $(BENCH); do echo "== $$name"; $(PY) benchmarks/$$name.py $(ARGS); done
