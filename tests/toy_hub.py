@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
             rows = [{"type": "file", "path": file, "size": len(text), "oid": "0" * 40} for file, text in files.items()]
             return 200, {"Content-Type": "application/json"}, json.dumps(rows).encode()
         if api:
-            facts = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+            facts: dict[str, object] = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+            facts["gated"] = "auto" if name in self.server.gated else False
             return 200, {"Content-Type": "application/json"}, json.dumps(facts).encode()
         if name in self.server.gated:
             return 403, {"X-Error-Code": "GatedRepo"}, b""

@@ -57,6 +57,7 @@ def _options(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")] = False,
     outputs: Annotated[Path, typer.Option(help="Folder of the runs, for the disk space line.")] = Path("outputs"),
+    hub: Annotated[bool, typer.Option("--hub", help="Also ask the hub for the models that are not here.")] = False,
 ) -> None:
     """Say what works on this machine: each component found, missing or broken, and the cure.
 
@@ -64,7 +65,7 @@ def doctor(
     """
     from threestudio_redream.doctor import diagnose, render
 
-    diagnosis = diagnose(outputs=outputs)
+    diagnosis = diagnose(outputs=outputs, ask_hub=hub)
     if as_json:
         typer.echo(json.dumps(diagnosis.as_dict(), indent=1))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -31,6 +32,7 @@ class Finding:
         error: the original exception, or how the process died, of one that does not.
         where: file and line the exception came from.
         cure: the command to type (or what to do instead); empty when all is well.
+        licence: as the installed distribution states it, else what is known of it; empty if neither.
         facts: more that the check learned, e.g. ``devices`` of torch.
     """
 
@@ -43,6 +45,7 @@ class Finding:
     error: str = ""
     where: str = ""
     cure: str = ""
+    licence: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -151,8 +154,21 @@ def _finding(probe: Probe, answer: dict[str, Any]) -> Finding:
         error=error,
         where=answer.get("where", ""),
         cure=_cure(probe, status, error),
+        licence=_licence(probe),
         facts={key: value for key, value in answer.items() if key not in known},
     )
+
+
+def _licence(probe: Probe) -> str:
+    """Metadata of three generations: an SPDX expression, a classifier, or free text, at times the whole licence."""
+    try:
+        found = importlib.metadata.metadata(probe.name).json
+    except importlib.metadata.PackageNotFoundError:
+        return probe.licence
+    lines = [str(line) for line in found.get("classifier", ()) if str(line).startswith("License :: ")]
+    short = next((line.rpartition(" :: ")[2] for line in lines if line.count(" :: ") > 1), "")
+    free = str(found.get("license", "")).strip().split("\n")[0]
+    return str(found.get("license_expression", "")) or short or (free if len(free) <= 60 else "") or probe.licence
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Probe:
         install: pip command that installs it, where ``install REQUIREMENT`` would not.
         repair: pip command that cures it when broken, where a reinstall would not.
         advice: what to do when it is missing, where no pip command helps.
+        licence: of an optional component, known before it is installed. That of an installed one is on record with it.
     """
 
     requirement: str
@@ -37,6 +38,7 @@ class Probe:
     install: str = ""
     repair: str = ""
     advice: str = ""
+    licence: str = ""
 
     @property
     def name(self) -> str:
@@ -89,13 +91,14 @@ PROBES: tuple[Probe, ...] = (
     _base("av>=12", "av", "turntable videos", check="h264"),
     _base("typer>=0.16", "typer", "the redream command"),
     _base("rich>=13", "rich", "progress and tables"),
-    Probe("moderngl>=5.10", "moderngl", "asset renders on a GPU", batch="moderngl", check="moderngl"),
-    Probe("nerfacc>=0.5.3", "nerfacc", "volume rendering on CUDA", batch="nerfacc"),
+    Probe("moderngl>=5.10", "moderngl", "asset renders on a GPU", batch="moderngl", check="moderngl", licence="MIT"),
+    Probe("nerfacc>=0.5.3", "nerfacc", "volume rendering on CUDA", batch="nerfacc", licence="MIT"),
     Probe(
         "tinycudann",
         "tinycudann",
         "hash grid on CUDA",
         batch="tinycudann",
+        licence="BSD-3-Clause",
         install="install --no-build-isolation 'git+https://github.com/NVlabs/tiny-cuda-nn#subdirectory=bindings/torch'",
     ),
     Probe(
@@ -103,15 +106,21 @@ PROBES: tuple[Probe, ...] = (
         "open_clip",
         "OpenCLIP encoders",
         batch="open_clip",
+        licence="MIT",
         install=f"install 'open_clip_torch>=3.3'{_keep_torch()}",
         repair="install --force-reinstall --no-deps 'open_clip_torch>=3.3'",
     ),
-    Probe("faiss-cpu>=1.9", "faiss", "search in large indexes", batch="faiss"),
+    Probe("faiss-cpu>=1.9", "faiss", "search in large indexes", batch="faiss", licence="MIT"),
+    Probe("scann>=1.4", "scann", "search in large indexes", batch="scann", licence="Apache-2.0"),
+    Probe("objaverse>=0.1.7", "objaverse", "Objaverse's own cache", batch="objaverse", licence="Apache-2.0"),
+    Probe("submitit>=1.5", "submitit", "sweeps and index builds on Slurm", batch="submitit", licence="MIT"),
+    Probe("ray>=2.30", "ray", "sweeps and index builds on Ray", batch="ray", licence="Apache-2.0"),
     Probe(
         "torchvision",
         "torchvision",
         "needed by open_clip only",
         batch="torchvision",
+        licence="BSD-3-Clause",
         check="torchvision",
         repair="uninstall -y torchvision",
         advice="nothing to do",
@@ -121,6 +130,7 @@ PROBES: tuple[Probe, ...] = (
         "threestudio",
         "upstream host of this extension",
         batch="threestudio",
+        licence="Apache-2.0",
         advice="optional: launch.py here does not need it",
     ),
 )

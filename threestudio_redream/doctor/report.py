@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from threestudio_redream import __version__
 from threestudio_redream.doctor.examine import Finding, examine
 from threestudio_redream.doctor.machine import describe_machine
+from threestudio_redream.doctor.models import ModelFinding, examine_models
 from threestudio_redream.doctor.probes import CAPABILITIES, PROBES, Capability, Probe
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class Diagnosis:
 
     Attributes:
         machine: see :func:`threestudio_redream.doctor.machine.describe_machine`.
+        models: see :func:`threestudio_redream.doctor.models.examine_models`.
         devices: torch devices, e.g. ``["cpu", "cuda:0 NVIDIA L4, 22 GiB"]``; empty without torch.
     """
 
     machine: dict[str, Any]
     findings: tuple[Finding, ...]
     capabilities: tuple[Capability, ...] = CAPABILITIES
+    models: tuple[ModelFinding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -66,18 +69,27 @@ class Diagnosis:
                 for item in self.capabilities
             ],
             "components": [finding.as_dict() for finding in self.findings],
+            "models": [model.as_dict() for model in self.models],
         }
 
 
-def diagnose(probes: Sequence[Probe] = PROBES, *, outputs: str | Path = "outputs", timeout: float = 90.0) -> Diagnosis:
+def diagnose(
+    probes: Sequence[Probe] = PROBES,
+    *,
+    outputs: str | Path = "outputs",
+    timeout: float = 90.0,
+    ask_hub: bool = False,
+) -> Diagnosis:
     """Examine this machine.
 
     Args:
         probes: components to try.
         outputs: folder that runs are written to, for the disk space line.
         timeout: seconds that one batch of components may take.
+        ask_hub: whether the hub is asked for the models that are not here.
     """
-    return Diagnosis(describe_machine(outputs), tuple(examine(probes, timeout=timeout)))
+    findings = tuple(examine(probes, timeout=timeout))
+    return Diagnosis(describe_machine(outputs), findings, models=tuple(examine_models(ask_hub)))
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:
@@ -103,7 +115,10 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     if options:
         console.print("\nOptional:", style="bold")
     for item in options:
-        console.print(Text(f"  {item.name}, {item.purpose}: {item.cure}"), soft_wrap=True)
+        licence = f" ({item.licence})" if item.licence else ""
+        console.print(Text(f"  {item.name}{licence}, {item.purpose}: {item.cure}"), soft_wrap=True)
+    if diagnosis.models:
+        _render_models(diagnosis.models, console)
 
     console.print("\nWhat works here:", style="bold")
     for capability in diagnosis.capabilities:
@@ -113,6 +128,24 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     console.print("\nThis machine:", style="bold")
     for line_text in _machine_lines(diagnosis):
         console.print(Text("  " + line_text), soft_wrap=True)
+
+
+def _render_models(models: Sequence[ModelFinding], console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for model in models:
+        style = "dim" if model.status == "not here" else "yellow"
+        style = "green" if model.status in ("here", "downloadable") else style
+        said = f"{model.use} ({model.licence})" + (f": {model.detail}" if model.detail else "")
+        table.add_row(f"  {model.name}", Text(model.status, style=style), Text(said))
+    console.print("\nModels:", style="bold")
+    console.print(table)
+    if any(model.status == "not here" for model in models):
+        console.print("  Whether the hub has the others: redream doctor --hub")
 
 
 def _style(item: Finding) -> str:
