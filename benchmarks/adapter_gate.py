@@ -14,6 +14,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from _common import ROOT, environment, write_results
 from torch import Tensor
 
-from threestudio_redream.adaptation.references import ReferenceConfig, render_references
+from threestudio_redream.adaptation.references import ReferenceConfig, References, render_references
 from threestudio_redream.adaptation.training import NAME, AdaptationConfig, adapt
 from threestudio_redream.adaptation.view_tokens import TokenizedEncoder, view_phrase
 from threestudio_redream.guidance.adapters import SwitchedUNet
@@ -72,9 +73,22 @@ def edited(
     raise AssertionError("there are steps")
 
 
-def probe(prompt: str, judge: Judge, cfg: Any) -> list[dict[str, Any]]:
-    """One row for each start and gate."""
-    system = cfg.system
+@dataclass(frozen=True)
+class Adapted:
+    """The mini model with the adapter and the view tokens of a prompt's assets.
+
+    Attributes:
+        renders: of the assets. encoder: of texts, with the learned view tokens.
+    """
+
+    model: LatentDiffusion
+    unet: SwitchedUNet
+    encoder: TokenizedEncoder
+    renders: References
+
+
+def adapted_mini(prompt: str, system: Any) -> Adapted:
+    """Retrieve and adapt as a run with this ``system`` block does."""
     index = RetrievalConfig(index=str(ROOT / system.retrieval.index), count=system.retrieval.count)
     found = retrieve(prompt, index).references
     views = ReferenceConfig(**system.references)
@@ -87,15 +101,23 @@ def probe(prompt: str, judge: Judge, cfg: Any) -> list[dict[str, Any]]:
         load_component(name, "text_encoder", "transformers", "CLIPTextModel", torch_dtype=torch.float32),
     )
     adapt(model, unet, encoder, renders, settings)
+    return Adapted(model, unet, encoder, renders)
+
+
+def probe(prompt: str, judge: Judge, cfg: Any) -> list[dict[str, Any]]:
+    """One row for each start and gate."""
+    system = cfg.system
+    made = adapted_mini(prompt, system)
+    model, renders = made.model, made.renders
     rows = np.flatnonzero((renders.view == BACK) & (renders.asset == 0))[:COUNT]
     with torch.no_grad():
         clean = model.encode(renders.images(rows, torch.full((len(rows), 1, 1, 1), 0.6)))
-        texts = [encoder([text]).expand(len(rows), -1, -1) for text in (view_phrase(prompt, "back"), prompt, "")]
+        texts = [made.encoder([text]).expand(len(rows), -1, -1) for text in (view_phrase(prompt, "back"), prompt, "")]
     finish, kind = (judge.descriptors.index(prompt.split()[-2]), judge.kinds.index(prompt.split()[-1]))
     results = []
     for start in STARTS:
         for gate in GATES:
-            latents = edited(model, unet, torch.cat(texts), clean, start, GATES[gate], system.guidance)
+            latents = edited(model, made.unet, torch.cat(texts), clean, start, GATES[gate], system.guidance)
             verdict = judge.judge(model.decode(latents))
             results.append(
                 {

@@ -21,6 +21,7 @@ from threestudio_redream.runtime.data.batch import camera_batch
 from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
 from threestudio_redream.runtime.rng import step_generator
 from threestudio_redream.systems.guard import GuardConfig, SceneGuard
+from threestudio_redream.systems.loss_weights import check_loss_weights
 from threestudio_redream.systems.mixing import MixedGuidances
 from threestudio_redream.systems.particles import ParticleSet, repulsion
 from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
@@ -120,6 +121,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
 
     def configure(self) -> None:
         super().configure()
+        check_loss_weights(self.cfg.loss)
         with torch.random.fork_rng():  # whatever a guidance draws while it is built, all methods see the same rays
             self.guidance = find(self.cfg.guidance_type)(self.cfg.guidance)
             self.prompt_processor = find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
