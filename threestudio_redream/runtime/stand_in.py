@@ -1,159 +1,88 @@
 """``import threestudio`` inside an extension, under our own launcher.
 
 Extensions for upstream import their base classes from ``threestudio.*``. While our launcher is the
-host, those modules are made from the table below; nothing is installed and no file is written.
-A module or name that is not in the table is a named error, so that a plugin which needs more of
-upstream says so at once. The hook is inactive unless :func:`install` is called.
+host, those modules are made from :mod:`.stand_in_table`; nothing is installed and no file is written.
+Modules that the table does not have come from a checkout of upstream, if one is named (:mod:`.checkout`).
+Everything else is a named error that says why, so that a plugin which needs more of upstream says so
+at once. The hook is inactive unless :func:`install` is called.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from threestudio_redream.runtime import checkout
 from threestudio_redream.runtime.host import STAND_IN_FLAG, resolve
+from threestudio_redream.runtime.stand_in_table import ABSENT, ABSENT_NAMES, PROVIDED
 
-__all__ = ["PROVIDED", "install", "uninstall"]
+__all__ = ["PROVIDED", "VERSION", "install", "uninstall"]
 
 VERSION = "0.2.3"  # of the contract we stand in for
-_R = "threestudio_redream.runtime"
-
-
-def _same(module: str, *names: str) -> dict[str, str]:
-    return {name: f"{_R}.{module}:{name}" for name in names}
-
-
-#: upstream module -> {name: where ours is}
-PROVIDED: dict[str, dict[str, str]] = {
-    "threestudio": {
-        **_same("registry", "register", "find"),
-        **_same("stand_in", "debug", "info", "warn"),
-        "logger": f"{_R}.stand_in:log",
-    },
-    "threestudio.utils": {},
-    "threestudio.utils.base": _same(
-        "base", "BaseModule", "BaseObject", "Updateable", "update_end_if_possible", "update_if_possible"
-    ),
-    "threestudio.utils.config": {
-        **_same("config", "ExperimentConfig", "config_to_primitive", "dump_config", "load_config", "parse_structured"),
-        "C_max": f"{_R}.schedule:largest_value",
-    },
-    "threestudio.utils.misc": {
-        **_same("schedule", "C"),
-        **_same("device", "cleanup", "get_device", "get_rank"),
-        **_same("checkpoint", "load_module_weights"),
-        **_same("config", "config_to_primitive"),
-        "parse_version": "packaging.version:parse",
-    },
-    "threestudio.utils.ops": {
-        "trunc_exp": f"{_R}.activations:trunc_exp",
-        **_same(
-            "ops",
-            "binary_cross_entropy",
-            "chunk_batch",
-            "dot",
-            "get_activation",
-            "get_mvp_matrix",
-            "get_projection_matrix",
-            "get_ray_directions",
-            "get_rays",
-            "perpendicular_component",
-            "reflect",
-            "scale_tensor",
-        ),
-    },
-    "threestudio.utils.saving": _same("saving", "SaverMixin"),
-    "threestudio.utils.typing": {},  # filled from runtime.typing below
-    "threestudio.data": {},
-    "threestudio.data.uncond": _same(
-        "data.random_camera",
-        "RandomCameraDataModule",
-        "RandomCameraDataModuleConfig",
-        "RandomCameraDataset",
-        "RandomCameraIterableDataset",
-    ),
-    "threestudio.systems": {},
-    "threestudio.systems.base": _same("system", "BaseLift3DSystem", "BaseSystem"),
-    "threestudio.systems.utils": _same("optim", "get_parameters", "parse_optimizer", "parse_scheduler"),
-    "threestudio.models": {},
-    "threestudio.models.background": {},
-    "threestudio.models.background.base": _same("backgrounds.base", "BaseBackground"),
-    "threestudio.models.background.neural_environment_map_background": _same(
-        "backgrounds.neural_environment_map", "NeuralEnvironmentMapBackground"
-    ),
-    "threestudio.models.background.solid_color_background": _same("backgrounds.solid_color", "SolidColorBackground"),
-    "threestudio.models.exporters": {},
-    "threestudio.models.exporters.base": _same("exporters.base", "Exporter", "ExporterOutput"),
-    "threestudio.models.geometry": {},
-    "threestudio.models.geometry.base": _same(
-        "geometry.base", "BaseExplicitGeometry", "BaseGeometry", "BaseImplicitGeometry", "contract_to_unisphere"
-    ),
-    "threestudio.models.geometry.implicit_volume": _same("geometry.implicit_volume", "ImplicitVolume"),
-    "threestudio.models.guidance": {},
-    "threestudio.models.materials": {},
-    "threestudio.models.materials.base": _same("materials.base", "BaseMaterial"),
-    "threestudio.models.materials.diffuse_with_point_light_material": _same(
-        "materials.diffuse_with_point_light", "DiffuseWithPointLightMaterial"
-    ),
-    "threestudio.models.materials.no_material": _same("materials.no_material", "NoMaterial"),
-    "threestudio.models.networks": _same(
-        "networks",
-        "CompositeEncoding",
-        "NetworkWithInputEncoding",
-        "ProgressiveBandFrequency",
-        "ProgressiveBandHashGrid",
-        "SphereInitVanillaMLP",
-        "VanillaMLP",
-        "create_network_with_input_encoding",
-        "get_encoding",
-        "get_mlp",
-    ),
-    "threestudio.models.prompt_processors": {},
-    "threestudio.models.prompt_processors.base": _same(
-        "prompt_processors.base", "PromptProcessor", "PromptProcessorOutput", "hash_prompt"
-    ),
-    "threestudio.models.renderers": {},
-    "threestudio.models.renderers.base": _same("renderers.base", "Rasterizer", "Renderer", "VolumeRenderer"),
-    "threestudio.models.renderers.nerf_volume_renderer": _same("renderers.nerf_volume_renderer", "NeRFVolumeRenderer"),
-}
 
 log = logging.getLogger("pytorch_lightning")
 debug, info, warn = log.debug, log.info, log.warning
 
 
+def _missing(name: str, reason: str | None, is_module: bool) -> str:
+    text = f"'{name}' is not part of the threestudio stand-in of threestudio-redream"
+    if reason is None:
+        return f"{text}, nor of upstream {VERSION} as we know it. Is the name right? If it is, ask for it in an issue."
+    cure = (
+        f"Set {checkout.VARIABLE} to a checkout of upstream, and the file is taken from there; or run the extension "
+        "inside upstream."
+        if is_module
+        else "Run the extension inside upstream, or ask for the name in an issue."
+    )
+    return f"{text}: {reason}. {cure}"
+
+
 class _StandInModule(ModuleType):
-    """Resolves its names when they are first used."""
+    """Resolves its names, and the modules below it, when they are first used."""
 
     def __getattr__(self, name: str) -> Any:
-        table = PROVIDED[self.__name__]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        table, path = PROVIDED[self.__name__], f"{self.__name__}.{name}"
         if name in table:
             value = resolve(table[name])
             setattr(self, name, value)
             return value
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(
-            f"'{self.__name__}.{name}' is not part of the threestudio stand-in of threestudio-redream. "
-            "Run this extension inside upstream threestudio, or ask for the name in an issue."
-        )
+        if path in PROVIDED or (path in ABSENT and checkout.file_of(path) is not None):
+            return importlib.import_module(path)  # upstream imports all of its modules at once
+        raise AttributeError(_missing(path, _reason(path), path in ABSENT))
+
+
+def _reason(path: str) -> str | None:
+    """Why a module, or a name within one, is absent; None if upstream has no such thing."""
+    if path in ABSENT:
+        return ABSENT[path]
+    parent, _, name = path.rpartition(".")
+    return ABSENT_NAMES.get(f"{parent}:{name}") or next(
+        (reason for module, reason in ABSENT.items() if path.startswith(f"{module}.")), None
+    )
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         if fullname != "threestudio" and not fullname.startswith("threestudio."):
             return None
-        if fullname not in PROVIDED:
-            raise ModuleNotFoundError(
-                f"'{fullname}' is not part of the threestudio stand-in of threestudio-redream. "
-                "Run this extension inside upstream threestudio, or ask for the module in an issue.",
-                name=fullname,
-            )
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        if fullname in PROVIDED:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        file = checkout.file_of(fullname)
+        if file is not None:
+            log.info("'%s' comes from the checkout of upstream: %s", fullname, file)
+            below = [str(file.parent)] if file.name == "__init__.py" else None
+            return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=below)
+        # no name=: Python would take it for a name that is simply not a module, and drop the message
+        raise ModuleNotFoundError(_missing(fullname, _reason(fullname), fullname.rpartition(".")[0] not in _LEAVES))
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         return _StandInModule(spec.name)
@@ -170,6 +99,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__all__ = sorted(PROVIDED[module.__name__])  # type: ignore[attr-defined]
 
 
+#: Modules that hold names and no modules: what is missing below them is a name.
+_LEAVES = {name for name, table in PROVIDED.items() if table and name != "threestudio"}
+
 _finder = _Finder()
 
 
@@ -184,6 +116,8 @@ def uninstall() -> None:
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
     for name in [
-        n for n, m in sys.modules.items() if n.split(".")[0] == "threestudio" and isinstance(m, _StandInModule)
+        n
+        for n, m in sys.modules.items()
+        if n.split(".")[0] == "threestudio" and (isinstance(m, _StandInModule) or checkout.holds(m))
     ]:
         del sys.modules[name]
