@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from threestudio_redream.runtime import checkout
+from threestudio_redream.runtime import checkout, diffusers_names
 from threestudio_redream.runtime.host import STAND_IN_FLAG, resolve
 from threestudio_redream.runtime.stand_in_table import ABSENT, ABSENT_NAMES, PROVIDED
 
@@ -109,12 +109,14 @@ def install() -> None:
     """Make ``import threestudio`` resolve to this runtime; does nothing if threestudio is imported already."""
     if "threestudio" not in sys.modules and _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+        diffusers_names.restore_names()
 
 
 def uninstall() -> None:
     """Take the hook and its modules away again."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
+        diffusers_names.undo()
     for name in [
         n
         for n, m in sys.modules.items()
