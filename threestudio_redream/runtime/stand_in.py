@@ -31,14 +31,15 @@ log = logging.getLogger("pytorch_lightning")
 debug, info, warn = log.debug, log.info, log.warning
 
 
-def _missing(name: str, reason: str | None, is_module: bool) -> str:
+def _missing(name: str) -> str:
+    reason = _reason(name)
     text = f"'{name}' is not part of the threestudio stand-in of threestudio-redream"
     if reason is None:
         return f"{text}, nor of upstream {VERSION} as we know it. Is the name right? If it is, ask for it in an issue."
     cure = (
         f"Set {checkout.VARIABLE} to a checkout of upstream, and the file is taken from there; or run the extension "
         "inside upstream."
-        if is_module
+        if _as_name(name) not in ABSENT_NAMES
         else "Run the extension inside upstream, or ask for the name in an issue."
     )
     return f"{text}: {reason}. {cure}"
@@ -57,22 +58,28 @@ class _StandInModule(ModuleType):
             return value
         if path in PROVIDED or (path in ABSENT and checkout.file_of(path) is not None):
             return importlib.import_module(path)  # upstream imports all of its modules at once
-        raise AttributeError(_missing(path, _reason(path), path in ABSENT))
+        raise AttributeError(_missing(path))
+
+
+def _as_name(path: str) -> str:
+    """``package.module.name`` as ``package.module:name``."""
+    module, _, name = path.rpartition(".")
+    return f"{module}:{name}"
 
 
 def _reason(path: str) -> str | None:
     """Why a module, or a name within one, is absent; None if upstream has no such thing."""
     if path in ABSENT:
         return ABSENT[path]
-    parent, _, name = path.rpartition(".")
-    return ABSENT_NAMES.get(f"{parent}:{name}") or next(
+    return ABSENT_NAMES.get(_as_name(path)) or next(
         (reason for module, reason in ABSENT.items() if path.startswith(f"{module}.")), None
     )
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if fullname != "threestudio" and not fullname.startswith("threestudio."):
+        top = fullname.partition(".")[0]
+        if top not in ("threestudio", "extern"):
             return None
         if fullname in PROVIDED:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
@@ -81,8 +88,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             log.info("'%s' comes from the checkout of upstream: %s", fullname, file)
             below = [str(file.parent)] if file.name == "__init__.py" else None
             return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=below)
+        if top == "extern":  # upstream's folder of other projects' code; without a checkout anybody's name
+            return None
         # no name=: Python would take it for a name that is simply not a module, and drop the message
-        raise ModuleNotFoundError(_missing(fullname, _reason(fullname), fullname.rpartition(".")[0] not in _LEAVES))
+        raise ModuleNotFoundError(_missing(fullname))
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         return _StandInModule(spec.name)
@@ -98,9 +107,6 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         else:
             module.__all__ = sorted(PROVIDED[module.__name__])  # type: ignore[attr-defined]
 
-
-#: Modules that hold names and no modules: what is missing below them is a name.
-_LEAVES = {name for name, table in PROVIDED.items() if table and name != "threestudio"}
 
 _finder = _Finder()
 
@@ -120,6 +126,6 @@ def uninstall() -> None:
     for name in [
         n
         for n, m in sys.modules.items()
-        if n.split(".")[0] == "threestudio" and (isinstance(m, _StandInModule) or checkout.holds(m))
+        if n.split(".")[0] in ("threestudio", "extern") and (isinstance(m, _StandInModule) or checkout.holds(m))
     ]:
         del sys.modules[name]
