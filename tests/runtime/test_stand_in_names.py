@@ -200,14 +200,14 @@ def test_adan_finds_a_minimum_and_comes_by_name():
     from threestudio.systems.utils import parse_optimizer
 
     model = nn.Linear(2, 1, bias=False)
-    config = {"name": "Adan", "args": {"lr": 0.05, "betas": [0.98, 0.92, 0.99], "weight_decay": 0.0}}
+    config = {"name": "Adan", "args": {"lr": 0.02, "betas": [0.98, 0.92, 0.99], "weight_decay": 0.0}}
     optimizer = parse_optimizer(OmegaConf.create(config), model)
     wanted = torch.tensor([[1.0, -2.0]])
-    for _ in range(300):
+    for _ in range(600):
         optimizer.zero_grad()
         (model.weight - wanted).square().sum().backward()
         optimizer.step()
-    torch.testing.assert_close(model.weight.data, wanted, atol=0.02, rtol=0)
+    torch.testing.assert_close(model.weight.data, wanted, atol=0.05, rtol=0)
 
 
 def test_adan_takes_a_first_step_of_lr_and_decays_as_asked():
