@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import ModuleType
 
 from threestudio_redream.errors import ConfigError
 
-__all__ = ["VARIABLE", "file_of", "holds", "root"]
+__all__ = ["VARIABLE", "file_of", "root"]
 
 VARIABLE = "THREESTUDIO_DIR"
 
@@ -43,9 +42,3 @@ def file_of(module: str) -> Path | None:
         return None
     place = path.joinpath(*module.split("."))
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
-
-
-def holds(module: ModuleType) -> bool:
-    """Whether a loaded module is a file of the checkout."""
-    path, file = root(), getattr(module, "__file__", None)
-    return path is not None and file is not None and path in Path(file).resolve().parents

@@ -77,14 +77,21 @@ def _reason(path: str) -> str | None:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Attributes: found: names of the modules that came from here."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         top = fullname.partition(".")[0]
         if top not in ("threestudio", "extern"):
             return None
         if fullname in PROVIDED:
+            self.found.add(fullname)
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         file = checkout.file_of(fullname)
         if file is not None:
+            self.found.add(fullname)
             log.info("'%s' comes from the checkout of upstream: %s", fullname, file)
             below = [str(file.parent)] if file.name == "__init__.py" else None
             return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=below)
@@ -119,13 +126,11 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take the hook and its modules away again."""
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
-        diffusers_names.undo()
-    for name in [
-        n
-        for n, m in sys.modules.items()
-        if n.split(".")[0] in ("threestudio", "extern") and (isinstance(m, _StandInModule) or checkout.holds(m))
-    ]:
-        del sys.modules[name]
+    """Take the hook and its modules away again; does nothing where it is not set."""
+    if _finder not in sys.meta_path:
+        return
+    sys.meta_path.remove(_finder)
+    diffusers_names.undo()
+    for name in _finder.found:
+        sys.modules.pop(name, None)
+    _finder.found.clear()
