@@ -164,6 +164,29 @@ def test_ops():
     )
 
 
+def test_camera_data_may_be_subclassed_and_asked_by_others_loaders():
+    from threestudio.data.uncond import RandomCameraDataModule, RandomCameraDataset, RandomCameraIterableDataset
+
+    data = RandomCameraDataModule(
+        {"height": [8, 4], "width": [6, 4], "batch_size": [1, 2], "resolution_milestones": [5]}
+    )
+    made = RandomCameraIterableDataset(data.cfg)
+    assert made.directions_unit_focal.shape == (8, 6, 3)
+    assert (made.directions_unit_focal[..., 2] == -1).all()
+    assert tuple(made.fovy_range) == (40, 70)
+    assert tuple(made.camera_distance_range) == (1, 1.5)
+    assert torch.equal(made.collate({"step": 3})["c2w"], made.collate([{"step": 3}])["c2w"])
+    first, second = made.collate({}), made.collate({})  # an item that is not of this dataset
+    assert torch.equal(first["c2w"], made.collate({"step": 0})["c2w"])
+    assert torch.equal(second["c2w"], made.collate({"step": 1})["c2w"])
+    made.update_step(0, 5)
+    assert made.directions_unit_focal.shape == (4, 4, 3)
+    loader = data.general_loader(made, None, made.collate)
+    assert next(iter(loader))["rays_d"].shape[1:] == (8, 6, 3)
+    views = RandomCameraDataset(data.cfg, "test")
+    assert len(data.general_loader(views, 1, views.collate)) == 120
+
+
 def test_total_variation_of_a_ramp_and_of_a_flat_picture():
     from threestudio.utils.loss import tv_loss
 

@@ -97,6 +97,27 @@ def test_sds_guidance_drives_our_system(host, tiny_epsilon_model):
     assert newest_checkpoint(Path("outputs/dreamfusion-mini/run/ckpts")).stem == "epoch=0-step=3"
 
 
+def test_a_geometry_of_upstream_in_our_baseline(host):
+    copied(host, "models/geometry/volume_grid.py")
+    values = yaml.safe_load(BASELINE.read_text(encoding="utf-8"))
+    values["system"] |= {
+        "geometry_type": "volume-grid",
+        "geometry": {"radius": 0.55, "grid_size": [24, 24, 24], "n_feature_dims": 3},
+        "view_scores": {"every": 0},
+    }
+    values["system"]["optimizer"]["params"] = {"geometry.grid": {"lr": 0.01}}
+    Path("grid.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    size = [
+        "data.width=32",
+        "data.height=32",
+        "trainer.max_steps=3",
+        "system.exporter={resolution: 24, texture_size: 64}",
+    ]
+    ours = [argument for argument in SMALL if "half_precision" not in argument]
+    assert main(["--config", "grid.yaml", *ours, *size]) == 0
+    assert list(Path("outputs").rglob("model.glb")), "and its surface is exported"
+
+
 def test_everything_is_upstreams_and_sds_runs(host, tiny_epsilon_model):
     copied(host, *COPIED)
     values = yaml.safe_load(Path(config("dreamfusion-sd.yaml")).read_text(encoding="utf-8"))
