@@ -20,6 +20,7 @@ NAMES = ("balloon-geometry", "colour-guidance", "blow-system")
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
+    monkeypatch.delenv("THREESTUDIO_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SOURCE, tmp_path / "custom" / SOURCE.name)
     yield tmp_path
