@@ -40,6 +40,8 @@ PLACEHOLDERS = {
     "TRIAL/configs/parsed.yaml": "custom_configs/redream.yaml",
     "outputs/redream/<trial>": "outputs/redream/a_blue_robot",
     "benchmarks/<name>.py": "benchmarks/hashgrid.py",
+    "custom/threestudio-clip/configs/with-redream.yaml": "custom_configs/mixing/with-sds.yaml",  # its test runs it
+    "pebble.yaml": "custom_configs/baselines/dreamfusion.yaml",  # as does that of docs/extensions.md
     "$HOME": "home",
     "~/": "home/",
 }

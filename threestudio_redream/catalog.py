@@ -2,11 +2,13 @@
 
 ``REDREAM_MODULES`` are ours and also register inside upstream threestudio; ``BUILTIN_MODULES`` are
 the names of the threestudio contract that upstream itself provides, needed under our own launcher.
+``ALIASES`` are upstream's names for classes of ours that take the same keys and give the same output; an
+extension may register another class under them.
 """
 
 from __future__ import annotations
 
-__all__ = ["BUILTIN_MODULES", "REDREAM_MODULES"]
+__all__ = ["ALIASES", "BUILTIN_MODULES", "REDREAM_MODULES"]
 
 _RUNTIME = "threestudio_redream.runtime"
 
@@ -20,6 +22,7 @@ BUILTIN_MODULES: dict[str, str] = {
     "nerf-volume-renderer": f"{_RUNTIME}.renderers.nerf_volume_renderer",
     "dummy-exporter": f"{_RUNTIME}.exporters.base",
     "mesh-exporter": f"{_RUNTIME}.exporters.mesh_exporter",
+    "perceptual-loss": f"{_RUNTIME}.perceptual",
 }
 
 REDREAM_MODULES: dict[str, str] = {
@@ -32,4 +35,8 @@ REDREAM_MODULES: dict[str, str] = {
     "redream-vsd-guidance": "threestudio_redream.guidance.vsd",
     "redream-stable-diffusion-prompt-processor": "threestudio_redream.prompt_processors.stable_diffusion",
     "retrieved-asset-initializer": "threestudio_redream.geometry.retrieved_asset_initializer",
+}
+
+ALIASES: dict[str, str] = {
+    "stable-diffusion-prompt-processor": "redream-stable-diffusion-prompt-processor",
 }

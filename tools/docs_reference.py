@@ -1,6 +1,6 @@
 """Write the generated pages of the documentation: what the code says about itself.
 
-python -m tools.docs_reference            # writes docs/reference/configuration.md and docs/reference/cli.md
+python -m tools.docs_reference            # writes the pages of docs/reference
 python -m tools.docs_reference --check    # writes nothing; status 1 if a page is old or a key has no help
 
 Keys, types and defaults come from the configuration dataclasses, their help from the ``Keys:`` and ``Attributes:`` of
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
+
+from tools.docs_threestudio import threestudio_names
 
 __all__ = ["PAGES", "Key", "Part", "blocks", "command_line", "configuration", "parts", "problems"]
 
@@ -231,6 +233,7 @@ def _groups() -> list[tuple[str, str, type]]:
     from threestudio_redream.runtime.geometry.base import BaseGeometry
     from threestudio_redream.runtime.guidance.base import GuidanceClock
     from threestudio_redream.runtime.materials.base import BaseMaterial
+    from threestudio_redream.runtime.perceptual import PerceptualLossObject
     from threestudio_redream.runtime.prompt_processors.base import PromptProcessor
     from threestudio_redream.runtime.renderers.base import Renderer
     from threestudio_redream.runtime.system import BaseSystem
@@ -245,6 +248,7 @@ def _groups() -> list[tuple[str, str, type]]:
         ("Renderers", "system.renderer", Renderer),
         ("Exporters", "system.exporter", Exporter),
         ("Data", "data", SteppedDataModule),
+        ("Found by extensions", "", PerceptualLossObject),
     ]
 
 
@@ -463,7 +467,7 @@ def command_line() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {"configuration.md": configuration, "cli.md": command_line}
+PAGES = {"configuration.md": configuration, "cli.md": command_line, "threestudio.md": threestudio_names}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,7 +72,7 @@ class LPIPS(nn.Module):
         found = []
         for layer in self.layers:
             x = layer(x)
-            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+            found.append(x / (x.square().sum(1, keepdim=True).clamp(min=1e-20).sqrt() + 1e-10))
         return found
 
     def between(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:

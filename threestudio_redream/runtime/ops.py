@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,18 +13,26 @@ from threestudio_redream.runtime.activations import get_activation
 from threestudio_redream.runtime.chunking import chunk_batch
 
 __all__ = [
+    "SpecifyGradient",
     "binary_cross_entropy",
     "chunk_batch",
     "dot",
     "get_activation",
+    "get_full_projection_matrix",
     "get_mvp_matrix",
     "get_projection_matrix",
     "get_ray_directions",
     "get_rays",
+    "mask_ray_directions",
     "perpendicular_component",
     "reflect",
     "scale_tensor",
+    "shifted_cosine_decay",
+    "shifted_expotional_decay",
+    "validate_empty_rays",
 ]
+
+log = logging.getLogger("pytorch_lightning")
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
@@ -99,3 +110,53 @@ def get_projection_matrix(fovy: Tensor, aspect_wh: float, near: float, far: floa
 def get_mvp_matrix(c2w: Tensor, proj_mtx: Tensor) -> Tensor:
     """``proj_mtx @ inverse(c2w)``, ``[B, 4, 4]``."""
     return proj_mtx @ torch.linalg.inv(c2w)
+
+
+def get_full_projection_matrix(c2w: Tensor, proj_mtx: Tensor) -> Tensor:
+    """``c2w @ proj_mtx`` as threestudio's camera data defines it, ``[B, 4, 4]``; for images, see get_mvp_matrix."""
+    return c2w @ proj_mtx
+
+
+def mask_ray_directions(H: int, W: int, s_H: int, s_W: int) -> Tensor:
+    """Flat indices ``[s_H, s_W]`` of an even grid of pixels of a picture ``[H, W]``, three quarters of it wide.
+
+    The grid lies at a random place, so that a few pixels of a large picture see all of it over many steps.
+    """
+    row = torch.linspace(0.0, 0.75 * H, s_H) + torch.randint(0, H // 8 + 1, (1,))
+    column = torch.linspace(0.0, 0.75 * W, s_W) + torch.randint(0, W // 8 + 1, (1,))
+    return row.long().clamp(max=H - 1)[:, None] * W + column.long().clamp(max=W - 1)
+
+
+def shifted_expotional_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
+    """``a exp(-b r) + c``: weights of Perp-Neg's negative prompts. (The name is upstream's.)"""
+    return a * torch.exp(-b * r) + c
+
+
+def shifted_cosine_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
+    """``a (cos(b r + c) + 1)``."""
+    return a * torch.cos(b * r + c) + a
+
+
+def validate_empty_rays(ray_indices: Tensor, t_start: Tensor, t_end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The samples ``[N]`` of a batch of rays, or one without length on the first ray where there are none.
+
+    Code that cannot work on no sample at all goes on; the log says that the scene is empty.
+    """
+    if len(ray_indices):
+        return ray_indices, t_start, t_end
+    log.warning("No ray meets the scene: it is empty, or the occupancy grid has pruned all of it")
+    return ray_indices.new_zeros(1), t_start.new_zeros(1), t_end.new_zeros(1)
+
+
+class SpecifyGradient(torch.autograd.Function):
+    """``apply(x, gradient)``: 1 forwards; backwards ``x`` gets ``gradient`` times what arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, input_tensor: Tensor, gt_grad: Tensor) -> Tensor:
+        ctx.save_for_backward(gt_grad)
+        return input_tensor.new_ones(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_scale: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_scale, None

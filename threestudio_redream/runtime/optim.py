@@ -13,8 +13,16 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.runtime.adan import Adan
 
-__all__ = ["get_parameters", "parse_optimizer", "parse_scheduler"]
+__all__ = [
+    "get_parameters",
+    "get_scheduler",
+    "getattr_recursive",
+    "parse_optimizer",
+    "parse_scheduler",
+    "parse_scheduler_to_instance",
+]
 
 
 def get_parameters(model: nn.Module, path: str) -> list[nn.Parameter]:
@@ -41,7 +49,7 @@ def get_parameters(model: nn.Module, path: str) -> list[nn.Parameter]:
 
 
 def parse_optimizer(config: Any, model: nn.Module) -> Optimizer:
-    """Build the optimizer ``config.name`` (a ``torch.optim`` class, or ``FusedAdam`` of apex).
+    """Build the optimizer ``config.name`` (a ``torch.optim`` class, ``Adan``, or ``FusedAdam`` of apex).
 
     Args:
         config: keys ``name``, ``args`` and optionally ``params``: {attribute path: arguments}.
@@ -64,7 +72,7 @@ def parse_optimizer(config: Any, model: nn.Module) -> Optimizer:
                 fix="Use AdamW, or build apex from its sources.",
             ) from cause
         return FusedAdam(groups, **arguments)
-    optimizer = getattr(torch.optim, config.name, None)
+    optimizer: Any = Adan if config.name == "Adan" else getattr(torch.optim, config.name, None)
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
         raise ConfigError(
             "There is no such optimizer", received=config.name, fix="Use a class of torch.optim, e.g. AdamW."
@@ -82,18 +90,31 @@ def parse_scheduler(config: Any, optimizer: Optimizer) -> dict[str, Any]:
     interval = config.get("interval", "epoch")
     if interval not in ("step", "epoch"):
         raise ConfigError("scheduler.interval is unknown", received=interval, fix="Use step or epoch.")
-    return {"scheduler": _scheduler(config, optimizer), "interval": interval}
+    return {"scheduler": parse_scheduler_to_instance(config, optimizer), "interval": interval}
 
 
-def _scheduler(config: Any, optimizer: Optimizer) -> Any:
+def parse_scheduler_to_instance(config: Any, optimizer: Optimizer) -> Any:
+    """The scheduler alone, without Lightning's entry around it; ``config`` as for :func:`parse_scheduler`."""
     if config.name in ("SequentialLR", "Sequential"):
-        parts = [_scheduler(part, optimizer) for part in config.schedulers]
+        parts = [parse_scheduler_to_instance(part, optimizer) for part in config.schedulers]
         return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
     if config.name == "ChainedScheduler":
-        return lr_scheduler.ChainedScheduler([_scheduler(part, optimizer) for part in config.schedulers])
-    scheduler = getattr(lr_scheduler, config.name, None)
-    if scheduler is None:
-        raise ConfigError(
-            "There is no such scheduler", received=config.name, fix="Use a class of torch.optim.lr_scheduler."
+        return lr_scheduler.ChainedScheduler(
+            [parse_scheduler_to_instance(part, optimizer) for part in config.schedulers]
         )
-    return scheduler(optimizer, **(config.get("args") or {}))
+    return get_scheduler(config.name)(optimizer, **(config.get("args") or {}))
+
+
+def get_scheduler(name: str) -> Any:
+    """The class ``name`` of ``torch.optim.lr_scheduler``."""
+    scheduler = getattr(lr_scheduler, name, None)
+    if scheduler is None:
+        raise ConfigError("There is no such scheduler", received=name, fix="Use a class of torch.optim.lr_scheduler.")
+    return scheduler
+
+
+def getattr_recursive(m: Any, attr: str) -> Any:
+    """What lies at the attribute path ``attr``, e.g. ``"geometry.encoding"``."""
+    for name in attr.split("."):
+        m = getattr(m, name)
+    return m

@@ -11,8 +11,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from threestudio_redream.catalog import BUILTIN_MODULES, REDREAM_MODULES
+from threestudio_redream.catalog import ALIASES, BUILTIN_MODULES, REDREAM_MODULES
 from threestudio_redream.errors import RegistryError
+from threestudio_redream.runtime.checkout import VARIABLE, file_of
+from threestudio_redream.runtime.stand_in_table import REGISTERED_UPSTREAM
 
 __all__ = ["find", "record_failed_extension", "register", "registered_names"]
 
@@ -71,7 +73,7 @@ def find(name: str) -> Any:
 
 def registered_names() -> list[str]:
     """Every name that :func:`find` accepts, sorted, loaded or not."""
-    return sorted({*_classes, *BUILTIN_MODULES, *REDREAM_MODULES})
+    return sorted({*_classes, *BUILTIN_MODULES, *REDREAM_MODULES, *ALIASES})
 
 
 def record_failed_extension(path: str, reason: str) -> None:
@@ -84,12 +86,23 @@ def _find_one(name: str) -> type:
         module = BUILTIN_MODULES.get(name) or REDREAM_MODULES.get(name)
         if module is not None:
             importlib.import_module(module)
+        elif name in REGISTERED_UPSTREAM and file_of(f"threestudio.{REGISTERED_UPSTREAM[name][0]}") is not None:
+            importlib.import_module(f"threestudio.{REGISTERED_UPSTREAM[name][0]}")
+    if name not in _classes and name in ALIASES:
+        return _find_one(ALIASES[name])
     if name in _classes:
         return _classes[name]
     near = difflib.get_close_matches(name, registered_names(), n=4, cutoff=0.5)
     hints = [f"Near names: {', '.join(near)}."] if near else ["No registered name is near to it."]
     for path, reason in _failed_extensions.items():
         hints.append(f"The extension {path} failed to import and may have held it: {reason}.")
+    if name in REGISTERED_UPSTREAM:
+        module, instead = REGISTERED_UPSTREAM[name]
+        hints.append(
+            f"Upstream registers it in threestudio.{module}, which this runtime does not have: set {VARIABLE} to a "
+            "checkout of upstream and it is taken from there"
+            + (f", or use {instead}, whose keys are its own." if instead else ".")
+        )
     if not name:
         hints = ["Set the matching *_type key in the configuration."]
     raise RegistryError("Nothing is registered under this name", received=name, fix=" ".join(hints))

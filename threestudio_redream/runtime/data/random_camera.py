@@ -22,6 +22,7 @@ from threestudio_redream.runtime.base import Updateable
 from threestudio_redream.runtime.config import parse_structured
 from threestudio_redream.runtime.data.batch import camera_batch
 from threestudio_redream.runtime.data.stepped import SteppedDataModule, SteppedIterableDataset
+from threestudio_redream.runtime.ops import get_ray_directions
 from threestudio_redream.runtime.registry import register
 
 __all__ = [
@@ -91,7 +92,12 @@ class RandomCameraDataModuleConfig:
 
 
 class RandomCameraIterableDataset(SteppedIterableDataset):
-    """Training cameras. ``sample`` is a pure function of its generator and the step."""
+    """Training cameras. ``sample`` is a pure function of its generator and the step.
+
+    Subclasses of third parties override ``collate`` instead, and read: height, width, batch_size, directions_unit_focal
+    (``[H, W, 3]`` for the focal length 1), and elevation_range, azimuth_range, fovy_range (degrees) and
+    camera_distance_range as they are at the current step.
+    """
 
     stream = 1
 
@@ -111,11 +117,21 @@ class RandomCameraIterableDataset(SteppedIterableDataset):
                 received=(self.heights, self.widths, self.batch_sizes, list(cfg.resolution_milestones)),
                 fix="Give lists of one length and exactly one milestone fewer.",
             )
+        self.camera_distance_range, self.fovy_range = cfg.camera_distance_range, cfg.fovy_range
         self.update_step(0, 0)
+
+    @property
+    def directions_unit_focal(self) -> torch.Tensor:
+        """Directions ``[H, W, 3]`` of the current size for the focal length 1, y up."""
+        return get_ray_directions(self.height, self.width, 1.0)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         stage = bisect.bisect_right(self.resolution_milestones, global_step) - 1
         self.height, self.width, self.batch_size = self.heights[stage], self.widths[stage], self.batch_sizes[stage]
+        self.progressive_view(global_step)
+
+    def progressive_view(self, global_step: int) -> None:
+        """Set the ranges of elevation and azimuth that this step has."""
         grown = min(1.0, global_step / (self.cfg.progressive_until + 1)) if self.cfg.progressive_until > 0 else 1.0
         start = (self.cfg.eval_elevation_deg, 0.0)
         self.elevation_range, self.azimuth_range = (
@@ -241,14 +257,14 @@ class RandomCameraDataModule(SteppedDataModule):
     def prepare_data(self) -> None:
         """Nothing to prepare."""
 
-    def _evaluation_loader(self, dataset: RandomCameraDataset) -> DataLoader:
+    def general_loader(self, dataset: Any, batch_size: int | None, collate_fn: Any = None) -> DataLoader:
+        """A loader in this process: datasets follow the clock, and their batches are cheap."""
         return DataLoader(
-            dataset,
-            batch_size=self.cfg.eval_batch_size,
-            num_workers=0,
-            collate_fn=dataset.collate,
-            generator=torch.Generator(),
+            dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_fn, generator=torch.Generator()
         )
+
+    def _evaluation_loader(self, dataset: RandomCameraDataset) -> DataLoader:
+        return self.general_loader(dataset, self.cfg.eval_batch_size, dataset.collate)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader(self.val_dataset)

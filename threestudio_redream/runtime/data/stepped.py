@@ -29,6 +29,7 @@ class SteppedIterableDataset(IterableDataset, Updateable):
         super().__init__()
         self.first_step = 0
         self.seed = 0
+        self._unnumbered = 0
 
     def __iter__(self) -> Iterator[dict[str, int]]:
         step = self.first_step
@@ -39,8 +40,16 @@ class SteppedIterableDataset(IterableDataset, Updateable):
     def sample(self, generator: torch.Generator, step: int) -> dict[str, Any]:
         raise NotImplementedError(f"{type(self).__name__} must override sample")
 
-    def collate(self, batch: list[dict[str, int]]) -> dict[str, Any]:
-        step = batch[0]["step"]
+    def collate(self, batch: list[dict[str, int]] | dict[str, int]) -> dict[str, Any]:
+        """The batch of one item of this dataset, alone or in a list.
+
+        Loaders of third parties may hand in an item of their own, without ``step``: those are counted from 0.
+        """
+        item = batch[0] if isinstance(batch, list) else batch
+        if "step" not in item:
+            item = {"step": self._unnumbered}
+            self._unnumbered += 1
+        step = item["step"]
         return self.sample(step_generator(self.seed, step, self.stream), step)
 
 

@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.base import BaseModule
 from threestudio_redream.runtime.geometry.contraction import contract_to_unisphere
+from threestudio_redream.runtime.geometry.outliers import without_outliers
 from threestudio_redream.runtime.geometry.surface import SurfaceMesh
 
 __all__ = ["BaseExplicitGeometry", "BaseGeometry", "BaseImplicitGeometry", "contract_to_unisphere"]
@@ -161,7 +161,7 @@ class BaseImplicitGeometry(BaseGeometry):
         level = self.forward_level(values, self._threshold(values)).numpy()
         mesh = marching_cubes(-level, box, 0.0)
         if self.cfg.isosurface_remove_outliers:
-            mesh = _without_outliers(mesh, self.cfg.isosurface_outlier_n_faces_threshold)
+            mesh = without_outliers(mesh, self.cfg.isosurface_outlier_n_faces_threshold)
         return SurfaceMesh.from_mesh(mesh, self.bbox.device, bbox=bbox)
 
     def _threshold(self, field: Tensor) -> float:
@@ -180,22 +180,3 @@ class BaseImplicitGeometry(BaseGeometry):
 
 def _cube(radius: float) -> Tensor:
     return torch.tensor([[-radius] * 3, [radius] * 3], dtype=torch.float32)
-
-
-def _without_outliers(mesh: Any, limit: Any) -> Any:
-    from threestudio_redream.meshing.simplify import clean
-    from threestudio_redream.meshing.topology import face_components
-    from threestudio_redream.meshing.types import Mesh
-
-    if isinstance(limit, float) and 0.0 <= limit <= 1.0:
-        return clean(mesh, limit)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ConfigError(
-            "isosurface_outlier_n_faces_threshold is neither a share in [0, 1] nor a number of faces",
-            received=limit,
-            fix="0.01 drops parts below one percent of the largest.",
-        )
-    mesh = clean(mesh, 0.0)
-    count, part = face_components(mesh.faces, len(mesh.vertices))
-    keep = np.bincount(part, minlength=count)[part] >= limit
-    return clean(Mesh(mesh.vertices, mesh.faces[keep]), 0.0) if not keep.all() else mesh
