@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from threestudio_redream.catalog import ALIASES, BUILTIN_MODULES
 from threestudio_redream.runtime.stand_in import VERSION
-from threestudio_redream.runtime.stand_in_table import ABSENT, ABSENT_NAMES, PROVIDED, REGISTERED_UPSTREAM
+from threestudio_redream.runtime.stand_in.table import ABSENT, ABSENT_NAMES, PROVIDED, REGISTERED_UPSTREAM
 
 __all__ = ["threestudio_names"]
 
@@ -16,7 +16,7 @@ INTRO = f"""# threestudio's names
 
 What `import threestudio` gives an extension under this project's launcher: the modules and names of upstream
 {VERSION} that are here, and why the others are not. [Extensions](../extensions.md) says how it works. The table is
-[`stand_in_table.py`](../../threestudio_redream/runtime/stand_in_table.py); a test compares this page with it."""
+[`table.py`](../../threestudio_redream/runtime/stand_in/table.py); a test compares this page with it."""
 
 
 CHECKOUT = """A module comes from a checkout of upstream where `THREESTUDIO_DIR` names one; what it needs in turn, it

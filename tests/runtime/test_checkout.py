@@ -4,7 +4,8 @@ import pytest
 from foreign import workspace
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.runtime import checkout, registry
+from threestudio_redream.runtime import registry
+from threestudio_redream.runtime.stand_in import checkout
 
 SYSTEM = """
 from dataclasses import dataclass

@@ -94,5 +94,5 @@ def test_hook_does_nothing_where_threestudio_is_the_host(workspace, monkeypatch)
     host.register = host.find = lambda name: None
     monkeypatch.setitem(sys.modules, "threestudio", host)
     stand_in.install()
-    assert stand_in._finder not in sys.meta_path
+    assert stand_in.hook._finder not in sys.meta_path
     assert upstream() is host

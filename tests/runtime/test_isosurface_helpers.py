@@ -124,3 +124,13 @@ def test_texture_coordinates_colours_and_loose_parts():
     assert mesh.v_rgb is not None
     with pytest.raises(ConfigError, match="vertices"):
         mesh.set_vertex_color(torch.zeros(1, 3))
+
+
+def test_a_grid_that_unpacks_too_large_is_refused(tmp_path, monkeypatch):
+    vertices, indices = tetrahedra.kuhn_grid(4)
+    path = tmp_path / "grid.npz"
+    np.savez_compressed(path, vertices=vertices.numpy(), indices=indices.numpy())
+    tetrahedra.read_grid(path)
+    monkeypatch.setattr(tetrahedra, "MAX_GRID_BYTES", 2 * path.stat().st_size)
+    with pytest.raises(AssetError, match="unpacks to more than"):
+        tetrahedra.read_grid(path)

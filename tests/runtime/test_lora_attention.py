@@ -5,8 +5,8 @@ import importlib
 import pytest
 import torch
 
-from threestudio_redream.runtime import diffusers_names
-from threestudio_redream.runtime.lora_attention import LoRAAttnProcessor, LowRank
+from threestudio_redream.runtime.stand_in import diffusers_names
+from threestudio_redream.runtime.stand_in.lora_attention import LoRAAttnProcessor, LowRank
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 
 from threestudio_redream.errors import ConfigError, RegistryError
 from threestudio_redream.runtime import registry
-from threestudio_redream.runtime.stand_in_table import ABSENT, ABSENT_NAMES, PROVIDED, REGISTERED_UPSTREAM
+from threestudio_redream.runtime.stand_in.table import ABSENT, ABSENT_NAMES, PROVIDED, REGISTERED_UPSTREAM
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ import pytest
 import yaml
 from foreign import workspace
 
-from threestudio_redream.runtime import registry, stand_in_table
+from threestudio_redream.runtime import registry
 from threestudio_redream.runtime.checkpoint import newest_checkpoint, read_checkpoint
 from threestudio_redream.runtime.extensions import load_custom_modules
 from threestudio_redream.runtime.launch import main
+from threestudio_redream.runtime.stand_in import table
 
 BASELINE = Path(__file__).resolve().parents[2] / "custom_configs" / "baselines" / "dreamfusion.yaml"
 CHECKOUT = Path(os.environ.get("THREESTUDIO_DIR") or "no-checkout")
@@ -174,11 +175,11 @@ def modules():
 
 
 def is_absent(module):
-    return any(module == known or module.startswith(f"{known}.") for known in stand_in_table.ABSENT)
+    return any(module == known or module.startswith(f"{known}.") for known in table.ABSENT)
 
 
 def test_the_table_knows_every_module_and_every_name_that_is_imported():
-    unknown = [module for module, _ in modules() if module not in stand_in_table.PROVIDED and not is_absent(module)]
+    unknown = [module for module, _ in modules() if module not in table.PROVIDED and not is_absent(module)]
     assert not unknown
     for module, path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -186,11 +187,11 @@ def test_the_table_knows_every_module_and_every_name_that_is_imported():
             if not isinstance(node, ast.ImportFrom) or node.level or not wanted.startswith("threestudio."):
                 continue
             for name in (alias.name for alias in node.names):
-                here = stand_in_table.PROVIDED.get(wanted, {})
-                known = name == "*" or name in here or f"{wanted}:{name}" in stand_in_table.ABSENT_NAMES
+                here = table.PROVIDED.get(wanted, {})
+                known = name == "*" or name in here or f"{wanted}:{name}" in table.ABSENT_NAMES
                 typing = wanted == "threestudio.utils.typing"
                 child = f"{wanted}.{name}"
-                assert known or typing or is_absent(wanted) or child in stand_in_table.PROVIDED, (module, wanted, name)
+                assert known or typing or is_absent(wanted) or child in table.PROVIDED, (module, wanted, name)
 
 
 def test_every_registered_name_is_here_or_known(host):
@@ -199,11 +200,11 @@ def test_every_registered_name_is_here_or_known(host):
             for item in getattr(node, "decorator_list", []):
                 if isinstance(item, ast.Call) and ast.unparse(item.func).endswith("register"):
                     name = ast.literal_eval(item.args[0])
-                    known = stand_in_table.REGISTERED_UPSTREAM.get(name)
+                    known = table.REGISTERED_UPSTREAM.get(name)
                     assert name in registry.registered_names() or f"threestudio.{known[0]}" == module, name
 
 
-@pytest.mark.parametrize("module", [name for name in stand_in_table.ABSENT if "GAN" not in name])
+@pytest.mark.parametrize("module", [name for name in table.ABSENT if "GAN" not in name])
 def test_an_absent_module_comes_from_the_checkout_or_lacks_a_package(module, tmp_path, monkeypatch):
     if module == "threestudio.scripts":
         pytest.skip("a folder of programs")
@@ -216,6 +217,6 @@ def test_an_absent_module_comes_from_the_checkout_or_lacks_a_package(module, tmp
         for name in [name for name in sys.modules if name.startswith("threestudio.")]:
             del sys.modules[name]
     if missing is not None and missing.name is None:  # ours
-        assert any(f"'{name.replace(':', '.')}'" in str(missing) for name in stand_in_table.ABSENT_NAMES)
+        assert any(f"'{name.replace(':', '.')}'" in str(missing) for name in table.ABSENT_NAMES)
     elif missing is not None:
         assert missing.name.split(".")[0] not in ("threestudio", "threestudio_redream", "extern")

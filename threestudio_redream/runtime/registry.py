@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from threestudio_redream.catalog import ALIASES, BUILTIN_MODULES, REDREAM_MODULES
 from threestudio_redream.errors import RegistryError
-from threestudio_redream.runtime.checkout import VARIABLE, file_of
-from threestudio_redream.runtime.stand_in_table import REGISTERED_UPSTREAM
+from threestudio_redream.runtime.stand_in.checkout import VARIABLE, file_of
+from threestudio_redream.runtime.stand_in.table import REGISTERED_UPSTREAM
 
 __all__ = ["find", "record_failed_extension", "register", "registered_names"]
 

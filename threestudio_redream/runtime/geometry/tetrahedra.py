@@ -10,6 +10,7 @@ negative; triangles are counter-clockwise seen from outside. For i inside and j,
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def kuhn_grid(resolution: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(vertices), torch.from_numpy(_oriented(vertices, np.concatenate(tets)))
 
 
+def _unpacked(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
 def read_grid(path: Path) -> tuple[Tensor, Tensor]:
     """A grid from a file ``.npz`` with ``vertices`` ``[V, 3]`` in [0, 1] and ``indices`` ``[T, 4]``.
 
@@ -86,13 +92,15 @@ def read_grid(path: Path) -> tuple[Tensor, Tensor]:
         AssetError: the file is too large, not such a file, or its indices do not fit its vertices.
     """
     problem, vertices, tets = "", np.zeros((0, 3), np.float32), np.zeros((0, 4), np.int64)
-    if path.stat().st_size > MAX_GRID_BYTES:
-        problem = f"it is larger than {MAX_GRID_BYTES} bytes"
+    if not zipfile.is_zipfile(path):
+        problem = "it is no archive of arrays"
+    elif _unpacked(path) > MAX_GRID_BYTES:
+        problem = f"it unpacks to more than {MAX_GRID_BYTES} bytes"
     else:
         try:
             with np.load(path, allow_pickle=False) as file:
                 vertices, tets = file["vertices"].astype(np.float32), file["indices"].astype(np.int64)
-        except (OSError, ValueError, KeyError) as cause:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as cause:
             problem = str(cause)
     if not problem and (vertices.ndim != 2 or vertices.shape[1] != 3 or tets.ndim != 2 or tets.shape[1] != 4):
         problem = f"vertices are {vertices.shape}, indices {tets.shape}"

@@ -1,4 +1,4 @@
-"""Helpers of three lines that threestudio code imports from ``threestudio.utils.misc``."""
+"""Helpers of a few lines that code for threestudio imports."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.device import cleanup
 
-__all__ = ["enable_gradient", "find_last_path", "finish_with_cleanup"]
+__all__ = ["ToDTypeWrapper", "enable_gradient", "find_last_path", "finish_with_cleanup", "tv_loss"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,3 +59,26 @@ def find_last_path(path: str | None) -> str | None:
             fix=f"{chosen} does not exist." if chosen else f"{start.parent} holds nothing that begins so.",
         )
     return chosen
+
+
+def tv_loss(x: Tensor) -> Tensor:
+    """Twice the sum of the mean squared differences of neighbours, downwards and to the right.
+
+    Args:
+        x: pictures or grids of features ``[B, C, H, W]``, H and W at least 2.
+
+    Returns:
+        A scalar.
+    """
+    return 2.0 * (x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean())
+
+
+class ToDTypeWrapper(nn.Module):
+    """``module(x)``, converted to ``dtype``."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x).to(self.dtype)

@@ -2,7 +2,7 @@
 
 ``diffusers.models.attention_processor.LoRAAttnProcessor``: what upstream's VSD and the extensions made from it are
 built on. Since 0.31 it refuses its arguments. It is replaced, when that module is imported, by
-:class:`threestudio_redream.runtime.lora_attention.LoRAAttnProcessor`.
+:class:`threestudio_redream.runtime.stand_in.lora_attention.LoRAAttnProcessor`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def undo() -> None:
 
 
 def _patch(module: ModuleType) -> None:
-    from threestudio_redream.runtime.lora_attention import LoRAAttnProcessor
+    from threestudio_redream.runtime.stand_in.lora_attention import LoRAAttnProcessor
 
     for name in NAMES:
         found = getattr(module, name, None)

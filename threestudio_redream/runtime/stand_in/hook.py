@@ -1,7 +1,7 @@
 """``import threestudio`` inside an extension, under our own launcher.
 
 Extensions for upstream import their base classes from ``threestudio.*``. While our launcher is the
-host, those modules are made from :mod:`.stand_in_table`; nothing is installed and no file is written.
+host, those modules are made from :mod:`.table`; nothing is installed and no file is written.
 Modules that the table does not have come from a checkout of upstream, if one is named (:mod:`.checkout`).
 Everything else is a named error that says why, so that a plugin which needs more of upstream says so
 at once. The hook is inactive unless :func:`install` is called.
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from threestudio_redream.runtime import checkout, diffusers_names
 from threestudio_redream.runtime.host import STAND_IN_FLAG, resolve
-from threestudio_redream.runtime.stand_in_table import ABSENT, ABSENT_NAMES, PROVIDED
+from threestudio_redream.runtime.stand_in import checkout, diffusers_names
+from threestudio_redream.runtime.stand_in.table import ABSENT, ABSENT_NAMES, PROVIDED
 
-__all__ = ["PROVIDED", "VERSION", "install", "uninstall"]
+__all__ = ["VERSION", "debug", "info", "install", "log", "uninstall", "warn"]
 
 VERSION = "0.2.3"  # of the contract we stand in for
 

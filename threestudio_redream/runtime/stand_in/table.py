@@ -1,6 +1,6 @@
 """What upstream's modules hold, and where ours is; the rest with the reason why it is not here.
 
-Plain data: :mod:`.stand_in` makes the modules, ``tools/docs_reference.py`` the page of the documentation.
+Plain data: :mod:`.hook` makes the modules, ``tools/docs_threestudio.py`` the page of the documentation.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PROVIDED: dict[str, dict[str, str]] = {
     "threestudio.utils.misc": {
         **_same("schedule", "C"),
         **_same("device", "cleanup", "get_device", "get_rank"),
-        **_same("distributed", "barrier", "broadcast"),
-        **_same("small_helpers", "enable_gradient", "find_last_path", "finish_with_cleanup"),
+        **_same("stand_in.distributed", "barrier", "broadcast"),
+        **_same("stand_in.small_helpers", "enable_gradient", "find_last_path", "finish_with_cleanup"),
         **_same("checkpoint", "load_module_weights"),
         **_same("config", "config_to_primitive"),
         "parse_version": "packaging.version:parse",
     },
-    "threestudio.utils.loss": _same("smoothness", "tv_loss"),
+    "threestudio.utils.loss": _same("stand_in.small_helpers", "tv_loss"),
     "threestudio.utils.ops": {
         "trunc_exp": f"{_R}.activations:trunc_exp",
         **_same(
@@ -62,7 +62,7 @@ PROVIDED: dict[str, dict[str, str]] = {
             "validate_empty_rays",
         ),
         **_same(
-            "gaussian_cameras",
+            "stand_in.gaussian_cameras",
             "convert_pose",
             "get_cam_info_gaussian",
             "get_fov_gaussian",
@@ -71,7 +71,7 @@ PROVIDED: dict[str, dict[str, str]] = {
     },
     "threestudio.utils.perceptual": _same("perceptual", "PerceptualLoss"),
     "threestudio.utils.perceptual.perceptual": _same("perceptual", "PerceptualLoss", "PerceptualLossObject"),
-    "threestudio.utils.rasterize": _same("rasterize", "NVDiffRasterizerContext"),
+    "threestudio.utils.rasterize": _same("stand_in.rasterize", "NVDiffRasterizerContext"),
     "threestudio.utils.saving": _same("saving", "SaverMixin"),
     "threestudio.utils.typing": {},  # filled from runtime.typing below
     "threestudio.data": {},
@@ -123,7 +123,7 @@ PROVIDED: dict[str, dict[str, str]] = {
     "threestudio.models.networks": {
         "TCNNEncoding": f"{_R}.tcnn:TcnnEncoding",
         "TCNNNetwork": f"{_R}.tcnn:TcnnNetwork",
-        "ToDTypeWrapper": f"{_R}.wrappers:ToDTypeWrapper",
+        "ToDTypeWrapper": f"{_R}.stand_in.small_helpers:ToDTypeWrapper",
         **_same(
             "networks",
             "CompositeEncoding",
