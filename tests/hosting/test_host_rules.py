@@ -13,7 +13,7 @@ import torch
 from threestudio_redream.cameras import orbit_c2w
 from threestudio_redream.doctor.probes import PROBES
 from threestudio_redream.errors import ConfigError, RegistryError
-from threestudio_redream.hosting import exporter, gate, names, placeholders
+from threestudio_redream.hosting import exporter, gate, keys, names, placeholders
 from threestudio_redream.hosting.cameras import check_cameras
 
 
@@ -152,3 +152,27 @@ def test_distorted_cameras_of_a_batch_of_three_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"batches of 3 \(got 3\).*data\.batch_size"):
         check_cameras({"c2w": wrong})
     check_cameras({"c2w": wrong[:2]})  # two are never mixed up
+
+
+# --- keys -------------------------------------------------------------------------------------------
+
+
+def test_keys_of_our_own_runtime_are_left_out_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Theirs:
+        @dataclass
+        class Config:
+            radius: float = 1.0
+            grid_prune: bool = True
+
+    monkeypatch.setattr(keys, "find", lambda name: Theirs)
+    part = {"radius": 1.0, "grid_prune": False, "grid_decay": 0.9, "unheard_of": 1}
+    system = {"renderer_type": "nerf-volume-renderer", "renderer": part}
+    with caplog.at_level("WARNING", logger="pytorch_lightning"):
+        keys.drop_own_keys(system, ["renderer"])
+    assert part == {"radius": 1.0, "grid_prune": False, "unheard_of": 1}
+    assert "system.renderer.grid_decay" in caplog.text
+    foreign = {"renderer_type": "somebody's", "renderer": {"x": 1}}
+    keys.drop_own_keys(foreign, ["renderer"])
+    assert foreign["renderer"] == {"x": 1}

@@ -160,22 +160,38 @@ def test_a_clone_in_custom_works_too(trained: tuple[Path, str], tmp_path: Path) 
     assert (folder / TRIAL / "save" / "it20-export" / "model.obj").is_file()
 
 
-FIT = ["trainer.val_check_interval=2", "data.n_test_views=3", "data.n_val_views=2"]
+FIT = ["trainer.max_steps=60", "trainer.val_check_interval=50", "data.n_test_views=3", "data.n_val_views=2"]
 PARTICLES = ["system.particles=2", "system.geometry_type=retrieved-asset-initializer", "system.geometry.fit_steps=2"]
+#: The full-size configuration, with the mini model and few pixels.
+SD21 = [
+    *SMALL[4:],
+    "data.width=[16,32]",
+    "data.height=[16,32]",
+    "data.eval_width=32",
+    "data.eval_height=32",
+    "system.retrieval.index=retrieval_index/mini",
+    "system.prompt_processor.prompt=a blue robot",
+    "system.guidance.pretrained_model_name_or_path=mini",
+    "system.guidance.weights_dtype=float32",
+    "system.references.resolution=64",
+    "system.renderer.num_samples_per_ray=48",
+    "system.geometry.pos_encoding_config.log2_hashmap_size=12",
+]
 
 
 @pytest.mark.parametrize(
     ("config", "words", "made"),
     [
-        ("fit-asset.yaml", FIT, "metrics.json"),
+        ("fit-asset.yaml", FIT, "it60-export/model.glb"),
         ("baselines/dreamfusion.yaml", SMALL[:6], "it3-test.mp4"),
+        ("redream-sd21.yaml", SD21, "it3-export/model.glb"),
         ("redream.yaml", [*SMALL, *PARTICLES], "it3-export/p1/model.glb"),
     ],
 )
 def test_other_configurations(tmp_path: Path, config: str, words: list[str], made: str) -> None:
     folder = workspace(tmp_path)
     shim.install(folder)
-    words = [*words, "trainer.max_steps=3", "tag=run", "name=runs", "use_timestamp=false"]
+    words = ["trainer.max_steps=3", *words, "tag=run", "name=runs", "use_timestamp=false"]
     smaller = ["system.exporter.resolution=48", "system.exporter.texture_size=64"]
     launch(folder, "--config", str(CONFIGS / config), "--train", *words, *smaller)
     assert (folder / "outputs" / "runs" / "run" / "save" / made).is_file()

@@ -6,15 +6,20 @@ checkpoint, and switches renderers back to training after a validation. Here the
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from threestudio_redream.errors import EmptySceneError
 from threestudio_redream.hosting.cameras import check_cameras
 from threestudio_redream.hosting.exporter import exporter_for
+from threestudio_redream.hosting.keys import drop_own_keys
 from threestudio_redream.runtime.host import resolve
 from threestudio_redream.runtime.rng import RngGuard
 from threestudio_redream.runtime.saving import SaverMixin
 
 __all__ = ["BaseLift3DSystem", "BaseSystem"]
+
+log = logging.getLogger("pytorch_lightning")
 
 if TYPE_CHECKING:  # the same methods, by the contract
     from threestudio_redream.runtime.system import BaseLift3DSystem as _Lift3D
@@ -64,10 +69,14 @@ class BaseLift3DSystem(_Hosted, _Lift3D):
 
     def configure(self) -> None:
         self.cfg.exporter_type = exporter_for(self.cfg.exporter_type, self.cfg.exporter)
+        drop_own_keys(self.cfg)
         super().configure()
 
     def on_test_end(self) -> None:
         super().on_test_end()
         if self._fitted and getattr(self, "export_after_training", False):
-            self.on_predict_start()
-            self.on_predict_epoch_end()
+            try:
+                self.on_predict_start()
+                self.on_predict_epoch_end()
+            except EmptySceneError as cause:  # the run is done; its pictures and checkpoints stand
+                log.error("No mesh was exported. %s", cause)
