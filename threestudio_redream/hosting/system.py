@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from threestudio_redream.errors import EmptySceneError
+from threestudio_redream.errors import RedreamError
 from threestudio_redream.hosting.cameras import check_cameras
 from threestudio_redream.hosting.exporter import exporter_for
 from threestudio_redream.hosting.keys import drop_own_keys
@@ -78,5 +78,5 @@ class BaseLift3DSystem(_Hosted, _Lift3D):
             try:
                 self.on_predict_start()
                 self.on_predict_epoch_end()
-            except EmptySceneError as cause:  # the run is done; its pictures and checkpoints stand
-                log.error("No mesh was exported. %s", cause)
+            except RedreamError as cause:  # the run is done; its pictures and checkpoints stand
+                log.error("No mesh was exported, which --export with resume=... can do later: %s", cause)
