@@ -16,13 +16,11 @@ OLDEST_THREESTUDIO = "0.2.0"
 
 #: What is missing in older releases, where it is worth knowing.
 _REASONS = {
-    "accelerate": "current transformers and diffusers load models through it",
-    "diffusers": "our LoRA adapters are peft layers of its UNet, switched per call; diffusers 0.19 to 0.24, which "
-    "upstream pins for its own VSD, cannot carry several of them. Use redream-vsd-guidance in place of upstream's",
-    "omegaconf": "older ones do not read 'int | None' in a configuration class",
+    "diffusers": "our LoRA adapters are peft layers of its UNet; 0.19, which upstream pins, has none, and 0.24 does not "
+    "open our models. For VSD use redream-vsd-guidance: upstream's own wants diffusers below 0.26",
+    "omegaconf": "upstream pins 2.3.0 and runs with 2.4, too",
     "peft": "it holds the LoRA adapters of the guidances",
-    "pytorch-lightning": "checkpoint.save_last: link and the hooks that keep rays jittered after a validation",
-    "transformers": "text encoders and CLIP are opened from safetensors through it",
+    "transformers": "text encoders and CLIP are opened through it",
 }
 
 
