@@ -49,10 +49,11 @@ def find(name: str) -> Any:
         return host.find(name)
     except KeyError as cause:
         near = difflib.get_close_matches(str(cause.args[0]), host.__modules__, n=4, cutoff=0.5)
+        hint = f"Near names: {', '.join(near)}. " if near else ""
         raise RegistryError(
             "Nothing is registered in threestudio under this name",
             received=name,
-            fix=f"{f'Near names: {chr(44).join(near)}. ' if near else ''}Look for IMPORT FAILED at the top of the log.",
+            fix=f"{hint}Look for IMPORT FAILED at the top of the log.",
         ) from cause
 
 
