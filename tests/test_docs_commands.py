@@ -37,6 +37,7 @@ PAGES = [
 PLACEHOLDERS = {
     "outputs/redream/<trial>/configs/parsed.yaml": "custom_configs/redream.yaml",
     "outputs/fit-asset/<trial>/configs/parsed.yaml": "custom_configs/fit-asset.yaml",
+    "custom/threestudio-redream/custom_configs/": "custom_configs/",
     "TRIAL/configs/parsed.yaml": "custom_configs/redream.yaml",
     "outputs/redream/<trial>": "outputs/redream/a_blue_robot",
     "benchmarks/<name>.py": "benchmarks/hashgrid.py",

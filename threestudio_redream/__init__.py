@@ -7,18 +7,28 @@ threestudio the classes register at once.
 
 from __future__ import annotations
 
-import importlib
-
-from threestudio_redream.catalog import REDREAM_MODULES
 from threestudio_redream.runtime.host import upstream
 from threestudio_redream.runtime.torchvision_shim import guard_torchvision
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "enter_host"]
 
 __version__ = "0.1.0.dev0"
 
-guard_torchvision()
 
-if upstream() is not None:
-    for _module in sorted(set(REDREAM_MODULES.values())):
-        importlib.import_module(_module)
+def enter_host() -> None:
+    """Register our classes in upstream threestudio if it is imported, else do nothing.
+
+    Importing the package does this; the ways in repeat it, for a package that was imported before threestudio.
+
+    Raises:
+        HostError: this environment does not hold what our classes need, see :mod:`threestudio_redream.hosting.gate`.
+    """
+    host = upstream()
+    if host is not None:
+        from threestudio_redream.hosting.enter import enter
+
+        enter(host)
+
+
+guard_torchvision()
+enter_host()

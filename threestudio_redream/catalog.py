@@ -32,6 +32,7 @@ REDREAM_MODULES: dict[str, str] = {
     "redream-sds-guidance": "threestudio_redream.guidance.sds",
     "redream-system": "threestudio_redream.systems.redream",
     "redream-guidance": "threestudio_redream.guidance.redream",
+    "redream-mesh-exporter": "threestudio_redream.hosting.exporter",
     "redream-vsd-guidance": "threestudio_redream.guidance.vsd",
     "redream-stable-diffusion-prompt-processor": "threestudio_redream.prompt_processors.stable_diffusion",
     "retrieved-asset-initializer": "threestudio_redream.geometry.retrieved_asset_initializer",

@@ -21,6 +21,7 @@ from threestudio_redream.adaptation.cli import adapt
 from threestudio_redream.errors import RedreamError
 from threestudio_redream.evaluation.bench.cli import bench
 from threestudio_redream.evaluation.cli import evaluate
+from threestudio_redream.hosting.cli import install_extension
 from threestudio_redream.retrieval.cli import index_app
 from threestudio_redream.retrieval.cli_search import fetch, search
 
@@ -191,6 +192,7 @@ app.command("adapt")(adapt)
 app.command("fetch")(fetch)
 app.command("eval")(evaluate)
 app.command()(bench)
+app.command("install-extension")(install_extension)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

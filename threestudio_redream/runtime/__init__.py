@@ -96,36 +96,36 @@ if TYPE_CHECKING:  # static checkers see our own classes
         BaseSystem as BaseSystem,
     )
 
-#: name -> (where ours lives, where upstream's lives)
+#: name -> (where ours lives, where it is inside upstream: upstream's own, or upstream's with what our classes rely on)
 _NAMES: dict[str, tuple[str, str]] = {
     "BaseBackground": ("backgrounds.base", "threestudio.models.background.base"),
     "BaseGeometry": ("geometry.base", "threestudio.models.geometry.base"),
     "BaseImplicitGeometry": ("geometry.base", "threestudio.models.geometry.base"),
-    "BaseLift3DSystem": ("system", "threestudio.systems.base"),
+    "BaseLift3DSystem": ("system", "threestudio_redream.hosting.system"),
     "BaseMaterial": ("materials.base", "threestudio.models.materials.base"),
     "BaseModule": ("base", "threestudio.utils.base"),
     "BaseObject": ("base", "threestudio.utils.base"),
-    "BaseSystem": ("system", "threestudio.systems.base"),
+    "BaseSystem": ("system", "threestudio_redream.hosting.system"),
     "C": ("schedule", "threestudio.utils.misc"),
     "Exporter": ("exporters.base", "threestudio.models.exporters.base"),
     "ExporterOutput": ("exporters.base", "threestudio.models.exporters.base"),
     "ExperimentConfig": ("config", "threestudio.utils.config"),
-    "PromptProcessor": ("prompt_processors.base", "threestudio.models.prompt_processors.base"),
-    "PromptProcessorOutput": ("prompt_processors.base", "threestudio.models.prompt_processors.base"),
+    "PromptProcessor": ("prompt_processors.base", "threestudio_redream.hosting.prompts"),
+    "PromptProcessorOutput": ("prompt_processors.base", "threestudio_redream.runtime.prompt_processors.base"),
     "Renderer": ("renderers.base", "threestudio.models.renderers.base"),
     "SaverMixin": ("saving", "threestudio.utils.saving"),
     "Updateable": ("base", "threestudio.utils.base"),
     "VolumeRenderer": ("renderers.base", "threestudio.models.renderers.base"),
     "cleanup": ("device", "threestudio.utils.misc"),
     "dump_config": ("config", "threestudio.utils.config"),
-    "find": ("registry", "threestudio"),
+    "find": ("registry", "threestudio_redream.hosting.names"),
     "get_device": ("device", "threestudio.utils.misc"),
     "get_encoding": ("networks", "threestudio.models.networks"),
     "get_mlp": ("networks", "threestudio.models.networks"),
     "get_rank": ("device", "threestudio.utils.misc"),
     "load_config": ("config", "threestudio.utils.config"),
-    "parse_structured": ("config", "threestudio.utils.config"),
-    "register": ("registry", "threestudio"),
+    "parse_structured": ("config", "threestudio_redream.runtime.config"),
+    "register": ("registry", "threestudio_redream.hosting.names"),
 }
 
 __all__ = [
