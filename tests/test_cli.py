@@ -101,6 +101,7 @@ def test_doctor_status_follows_the_verdict(
         "error": "",
         "where": "",
         "cure": "install it",
+        "licence": "",
         "facts": {},
     }
 

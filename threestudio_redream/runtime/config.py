@@ -16,8 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from packaging.version import parse as parse_version
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.schedule import largest_value
@@ -33,7 +35,7 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
     "idiv": lambda a, b: a // b,
     "basename": os.path.basename,
     "rmspace": lambda text, replacement: text.replace(" ", replacement),
-    "tuple2": lambda s: [float(s), float(s)],
+    "tuple2": lambda s: OmegaConf.create([float(s), float(s)]),  # 2.3 does not resolve a plain list in place
     "gt0": lambda s: s > 0,
     "cmaxgt0": lambda s: largest_value(s) > 0,
     "not": lambda s: not s,
@@ -42,8 +44,9 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
 
 MODEL_KEY = "pretrained_model_name_or_path"
 
-# omegaconf 2.4 renamed the function
-_register_resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+# 2.4 renamed the function; 2.3 has an older one by the new name
+_old = parse_version(omegaconf.__version__) < parse_version("2.4.0.dev0")
+_register_resolver = OmegaConf.register_new_resolver if _old else OmegaConf.register_resolver
 for _name, _function in _RESOLVERS.items():
     if not OmegaConf.has_resolver(_name):  # upstream registers the same names
         _register_resolver(_name, _function)
