@@ -74,7 +74,7 @@ PROBES: tuple[Probe, ...] = (
     _base("pytorch-lightning>=2.4", "pytorch_lightning", "training loop", "torch"),
     _base("tensorboard>=2.14", "tensorboard", "training curves", "torch", check="tensorboard"),
     _base("safetensors>=0.4.5", "safetensors", "checkpoints", check="safetensors"),
-    _base("omegaconf>=2.4", "omegaconf", "configuration", check="omegaconf"),
+    _base("omegaconf>=2.3", "omegaconf", "configuration", check="omegaconf"),
     _base("jaxtyping>=0.2.28", "jaxtyping", "array shapes in signatures"),
     _base("accelerate>=1.0", "accelerate", "loading of large models", "hub"),
     _base("diffusers>=0.33", "diffusers", "2D diffusion priors", "hub", check="diffusers"),

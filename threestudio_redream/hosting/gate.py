@@ -18,7 +18,6 @@ OLDEST_THREESTUDIO = "0.2.0"
 _REASONS = {
     "diffusers": "our LoRA adapters are peft layers of its UNet; 0.19, which upstream pins, has none, and 0.24 does "
     "not open our models. For VSD use redream-vsd-guidance: upstream's own wants diffusers below 0.26",
-    "omegaconf": "upstream pins 2.3.0 and runs with 2.4, too",
     "peft": "it holds the LoRA adapters of the guidances",
     "transformers": "text encoders and CLIP are opened through it",
 }
