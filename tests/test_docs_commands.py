@@ -298,3 +298,77 @@ def test_the_quickstart_shows_what_the_search_prints(
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     names = re.findall(r"(?m)^\d\. (.+)$", page)
     assert names == re.findall(r"(?m)^\d\. (.+)$", printed)
+
+
+#: Overrides that a laptop can bear, behind the words of a page.
+QUICK = [
+    "use_timestamp=false",
+    "trainer.max_steps=2",
+    "checkpoint.every_n_train_steps=1",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=2",
+    "trainer.limit_predict_batches=0",  # two steps leave nothing to export
+]
+QUICK_REDREAM = ["adaptation.steps=2", "adaptation.probe_every=0", "references.views_per_asset=8"]
+
+
+def launched() -> list[str]:
+    """Training commands of the pages at mini scale, each once. Those that go on from a run are left to their own tests,
+    as are the full-size ones."""
+    found: dict[str, None] = {}
+    for _, command in COMMANDS:
+        words = words_of(command)
+        on = any(word.startswith(("resume=", "system.weights=")) or word in ("--export", "--train") for word in words)
+        if words[1:2] == ["launch.py"] and len(words) > 2 and "sd21" not in command and not on:
+            found[shlex.join(words[2:])] = None
+    return list(found)
+
+
+def test_there_are_commands_to_launch() -> None:
+    assert len(launched()) >= 8
+    assert any("ablations" in command for command in launched())
+    assert any("mixing" in command for command in launched())
+
+
+@pytest.mark.parametrize("command", launched())
+def test_the_training_starts_and_ends(
+    command: str, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threestudio_redream.runtime.device import set_device
+    from threestudio_redream.runtime.launch import main
+
+    for name in ("retrieval_index", "custom_configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("robot.glb", "duck.obj"):  # the reader's own
+        write_mesh(next((ROOT / "retrieval_index" / "mini" / "assets").glob("robot-*")), tmp_path / name)
+    write_style(tmp_path / "style.safetensors")
+    monkeypatch.chdir(tmp_path)
+    short = [f"system.{word}" for word in QUICK_REDREAM] if "custom_configs/redream.yaml" in command else []
+    try:
+        assert main([*shlex.split(command), "--gpu", "cpu", *QUICK, *short]) == 0
+    finally:
+        set_device(None)
+    (trial,) = (path.parent for path in tmp_path.glob("outputs/*/*/ckpts"))
+    assert list(trial.glob("save/it2-test/*.png"))
+
+
+def write_mesh(source: Path, target: Path) -> None:
+    import trimesh
+
+    trimesh.load(source, force="mesh").export(target)
+
+
+def write_style(path: Path) -> None:
+    """A LoRA for the mini UNet in diffusers' format, with weights that do nothing."""
+    import torch
+    from safetensors.torch import save_file
+
+    from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
+
+    unet = LatentDiffusion.load("mini").unet
+    name, layer = next((name, layer) for name, layer in unet.named_modules() if name.endswith("attn2.to_q"))
+    tensors = {
+        f"unet.{name}.lora_A.weight": torch.zeros(4, layer.in_features),
+        f"unet.{name}.lora_B.weight": torch.zeros(layer.out_features, 4),
+    }
+    save_file(tensors, path)

@@ -12,7 +12,7 @@ from threestudio_redream.runtime.torchvision_shim import guard_torchvision
 
 __all__ = ["__version__", "enter_host"]
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 
 def enter_host() -> None:

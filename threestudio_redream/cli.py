@@ -59,6 +59,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")] = False,
     outputs: Annotated[Path, typer.Option(help="Folder of the runs, for the disk space line.")] = Path("outputs"),
     hub: Annotated[bool, typer.Option("--hub", help="Also ask the hub for the models that are not here.")] = False,
+    threestudio: Annotated[
+        Path | None, typer.Option(help="Also look at a checkout of upstream; left out: THREESTUDIO_DIR.")
+    ] = None,
 ) -> None:
     """Say what works on this machine: each component found, missing or broken, and the cure.
 
@@ -66,7 +69,7 @@ def doctor(
     """
     from threestudio_redream.doctor import diagnose, render
 
-    diagnosis = diagnose(outputs=outputs, ask_hub=hub)
+    diagnosis = diagnose(outputs=outputs, ask_hub=hub, checkout=threestudio)
     if as_json:
         typer.echo(json.dumps(diagnosis.as_dict(), indent=1))
     else:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from threestudio_redream import cli
+from threestudio_redream.doctor import Diagnosis, render
+from threestudio_redream.doctor.checkout import describe_checkout
+from threestudio_redream.doctor.machine import describe_machine
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.hosting import shim
 
@@ -95,3 +101,56 @@ def test_the_command_says_what_comes_next(checkout: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("Removed: ")
     assert redream("install-extension", str(checkout / "custom")) == 1
     assert "no checkout of threestudio" in capsys.readouterr().err
+
+
+# --- what the doctor says of a checkout ---------------------------------------------------------------
+
+
+def test_the_doctor_looks_at_a_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("THREESTUDIO_DIR", raising=False)
+    assert describe_checkout() is None
+    (checkout / "threestudio" / "__init__.py").write_text('__modules__ = {}\n__version__ = "0.2.3"\n', encoding="utf-8")
+    monkeypatch.setenv("THREESTUDIO_DIR", str(checkout))
+    facts = describe_checkout()
+    assert facts is not None
+    assert (facts["version"], facts["commit"], facts["shim"]) == ("0.2.3", "", "absent")
+    assert facts["cure"] == f"redream install-extension {checkout}"
+    shim.install(checkout)
+    facts = describe_checkout()
+    assert facts is not None
+    assert (facts["shim"], facts["cure"], facts["error"]) == ("in place", "", "")
+    (checkout / "custom" / shim.SHIM).write_text(f"{shim.MARK}\n# of an earlier version\n", encoding="utf-8")
+    assert (describe_checkout(checkout) or {})["shim"] == "outdated"
+
+
+def test_a_clone_needs_no_shim(checkout: Path) -> None:
+    clone = checkout / "custom" / "threestudio-redream" / "threestudio_redream"
+    clone.mkdir(parents=True)
+    (clone / "__init__.py").touch()
+    facts = describe_checkout(checkout) or {}
+    assert facts["clones"] == [str(clone.parent)]
+    assert facts["cure"] == ""
+
+
+def test_the_doctor_names_what_is_no_checkout(tmp_path: Path) -> None:
+    facts = describe_checkout(tmp_path) or {}
+    assert "no checkout of threestudio" in facts["error"]
+    assert "git clone" in facts["cure"]
+
+
+def test_the_commit_of_a_checkout_is_its_own(checkout: Path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(checkout), "-c", "user.name=x", "-c", "user.email=x@y", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    assert (describe_checkout(checkout) or {})["commit"] == git("rev-parse", "--short", "HEAD")
+
+
+def test_both_answers_of_the_doctor_hold_the_checkout(checkout: Path) -> None:
+    diagnosis = Diagnosis(describe_machine(checkout), (), checkout=describe_checkout(checkout))
+    assert diagnosis.as_dict()["checkout"]["path"] == str(checkout)
+    stream = io.StringIO()
+    render(diagnosis, Console(file=stream, width=200))
+    assert f"shim absent. The cure: redream install-extension {checkout}" in stream.getvalue()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threestudio_redream import __version__
+from threestudio_redream.doctor.checkout import describe_checkout
 from threestudio_redream.doctor.examine import Finding, examine
 from threestudio_redream.doctor.machine import describe_machine
 from threestudio_redream.doctor.models import ModelFinding, examine_models
@@ -28,6 +29,7 @@ class Diagnosis:
     Attributes:
         machine: see :func:`threestudio_redream.doctor.machine.describe_machine`.
         models: see :func:`threestudio_redream.doctor.models.examine_models`.
+        checkout: see :func:`threestudio_redream.doctor.checkout.describe_checkout`.
         devices: torch devices, e.g. ``["cpu", "cuda:0 NVIDIA L4, 22 GiB"]``; empty without torch.
     """
 
@@ -35,6 +37,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     capabilities: tuple[Capability, ...] = CAPABILITIES
     models: tuple[ModelFinding, ...] = ()
+    checkout: dict[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,6 +73,7 @@ class Diagnosis:
             ],
             "components": [finding.as_dict() for finding in self.findings],
             "models": [model.as_dict() for model in self.models],
+            "checkout": self.checkout,
         }
 
 
@@ -79,6 +83,7 @@ def diagnose(
     outputs: str | Path = "outputs",
     timeout: float = 90.0,
     ask_hub: bool = False,
+    checkout: str | Path | None = None,
 ) -> Diagnosis:
     """Examine this machine.
 
@@ -87,9 +92,14 @@ def diagnose(
         outputs: folder that runs are written to, for the disk space line.
         timeout: seconds that one batch of components may take.
         ask_hub: whether the hub is asked for the models that are not here.
+        checkout: of upstream threestudio; left out, what ``THREESTUDIO_DIR`` names.
     """
-    findings = tuple(examine(probes, timeout=timeout))
-    return Diagnosis(describe_machine(outputs), findings, models=tuple(examine_models(ask_hub)))
+    return Diagnosis(
+        describe_machine(outputs),
+        tuple(examine(probes, timeout=timeout)),
+        models=tuple(examine_models(ask_hub)),
+        checkout=describe_checkout(checkout),
+    )
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:
@@ -125,6 +135,9 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
         lacking = diagnosis.obstacles(capability)
         line = Text("  yes  " if not lacking else "  no   ", style="green" if not lacking else "yellow")
         console.print(line + Text(capability.name + (f": {', '.join(lacking)}" if lacking else ""), style="default"))
+    if diagnosis.checkout:
+        console.print("\nCheckout of threestudio:", style="bold")
+        console.print(Text("  " + _checkout_line(diagnosis.checkout)), soft_wrap=True)
     console.print("\nThis machine:", style="bold")
     for line_text in _machine_lines(diagnosis):
         console.print(Text("  " + line_text), soft_wrap=True)
@@ -146,6 +159,15 @@ def _render_models(models: Sequence[ModelFinding], console: Console) -> None:
     console.print(table)
     if any(model.status == "not here" for model in models):
         console.print("  Whether the hub has the others: redream doctor --hub")
+
+
+def _checkout_line(facts: dict[str, Any]) -> str:
+    known = ", ".join(filter(None, (facts["version"] and f"version {facts['version']}", facts["commit"])))
+    cure = f" The cure: {facts['cure']}" if facts["cure"] else ""
+    if facts["error"]:
+        return f"{facts['path']}: {facts['error']}.{cure}"
+    clones = f", clone in {', '.join(facts['clones'])}" if facts["clones"] else ""
+    return f"{facts['path']} ({known or 'of no known version'}): shim {facts['shim']}{clones}.{cure}"
 
 
 def _style(item: Finding) -> str:

@@ -14,7 +14,7 @@ from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.files import atomic_write_text
 from threestudio_redream.shipped import shipped
 
-__all__ = ["SHIM", "Shim", "install", "remove"]
+__all__ = ["SHIM", "Shim", "install", "look", "remove"]
 
 #: Not the package's own name: threestudio would import the file in its place.
 SHIM = "threestudio_redream_shim.py"
@@ -43,7 +43,8 @@ class Shim:
     """What was done.
 
     Attributes:
-        status: ``written``, ``updated``, ``unchanged``, ``removed`` or ``absent``. file: the shim.
+        status: ``written``, ``updated``, ``unchanged``, ``removed`` or ``absent``; of :func:`look` ``in place``,
+            ``outdated`` or ``absent``. file: the shim.
         configs: configurations of this package that threestudio can be given; none if they are not on this machine.
         clones: folders in ``custom/`` that hold the package, too.
     """
@@ -79,8 +80,18 @@ def install(checkout: Path) -> Shim:
             raise ConfigError(
                 f"The file cannot be written: {cause}", received=str(file), fix="Check the rights of the folder."
             ) from cause
-    clones = tuple(sorted(path.parents[1] for path in file.parent.glob("*/threestudio_redream/__init__.py")))
-    return Shim(status, file, _configs(), clones)
+    return Shim(status, file, _configs(), _clones(file))
+
+
+def look(checkout: Path) -> Shim:
+    """What is there: ``in place``, ``outdated`` or ``absent``. Writes nothing.
+
+    Raises:
+        ConfigError: as :func:`install`.
+    """
+    file = _place(checkout)
+    status = {None: "absent", TEXT: "in place"}.get(_ours(file), "outdated")
+    return Shim(status, file, _configs(), _clones(file))
 
 
 def remove(checkout: Path) -> Shim:
@@ -129,6 +140,10 @@ def _ours(file: Path) -> str | None:
             fix="Look at it, then move or rename it.",
         )
     return text
+
+
+def _clones(file: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path.parents[1] for path in file.parent.glob("*/threestudio_redream/__init__.py")))
 
 
 def _configs() -> tuple[Path, ...]:
