@@ -31,8 +31,9 @@ def load(name: str) -> dict[str, Any] | None:
 def provenance(name: str, environment: dict[str, Any]) -> str:
     """Where a table comes from, in one paragraph."""
     load_average = environment.get("load_average") or ["?"]
+    changes = " with uncommitted changes" if environment.get("uncommitted_changes") else ""
     return (
-        f"`{environment['command']}`, commit `{environment['commit'][:10]}`, {environment.get('cpu', 'CPU')}, "
+        f"`{environment['command']}`, commit `{environment['commit'][:10]}`{changes}, {environment.get('cpu', 'CPU')}, "
         f"load {load_average[0]} at the end. Raw: [`{name}.json`](../benchmarks/results/{name}.json)."
     )
 

@@ -21,6 +21,8 @@ FILES = {
     "unet/diffusion_pytorch_model.fp16.safetensors": b"other weights",
     "unet/diffusion_pytorch_model.bin": b"pickle",
 }
+SDXL = b"""{"_class_name": "StableDiffusionXLPipeline", "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}"""
 ASK = """
 import json, sys
 from threestudio_redream.errors import ConfigError
@@ -50,11 +52,12 @@ def test_the_installed_hub_library_is_understood(tmp_path):
         "good/model": FILES,
         "gated/model": FILES,
         "half/model": {"model_index.json": b"{}", "unet/config.json": b"{}", "unet/diffusion_pytorch_model.bin": b"p"},
+        "xl/model": FILES | {"model_index.json": SDXL},
         "stabilityai/stable-diffusion-2-1": FILES,
     }
-    names = ("good/model", "gone/model", "gated/model", "half/model", "sd21")
+    names = ("good/model", "gone/model", "gated/model", "half/model", "xl/model", "sd21")
     with toy_hub(models, gated=frozenset({"gated/model"})) as server:
-        good, gone, gated, half, mirrored = ask(tmp_path, server.url, *names, HF_HUB_OFFLINE="0")
+        good, gone, gated, half, other, mirrored = ask(tmp_path, server.url, *names, HF_HUB_OFFLINE="0")
         assert good["files"] == ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
         assert not any(path.endswith((".bin", ".fp16.safetensors")) for path in server.asked)
         assert gone["error"] == "HubNotFoundError"
@@ -63,6 +66,9 @@ def test_the_installed_hub_library_is_understood(tmp_path):
         assert "accept" in gated["text"]
         assert half["error"] == "ConfigError"
         assert "unet/diffusion_pytorch_model.safetensors not found" in half["text"]
+        assert other["error"] == "ConfigError"
+        assert "another family: it has a text_encoder_2 (StableDiffusionXLPipeline)" in other["text"]
+        assert not any("xl/model" in path and "safetensors" in path for path in server.asked), "refused before download"
         # The first mirror is not there; the next one is used, and from then on it is the model.
         assert mirrored["id"] == "stabilityai/stable-diffusion-2-1"
         order = [path for path in server.asked if "stable-diffusion-2-1" in path and path.startswith("/api")]

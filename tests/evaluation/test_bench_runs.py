@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +234,26 @@ def test_assets_of_controls(tmp_path):
     assert f"system.retrieval.asset_ids=[{found['wrong-class-asset'].asset_id}]" in words
     assert "system.retrieval.gate=false" in words
     assert not any("asset_ids" in word for word in made.overrides(Cell("no-delta", "a red cat", 1)))
+
+
+def test_a_suite_without_assets_of_its_own_asks_for_an_index(tmp_path):
+    cells = open_suite("paper").cells(("dreamfusion", "redream"), prompts=1)
+    with pytest.raises(ConfigError, match=r"paper ships without assets.*--index"):
+        sweep(Harness("paper", tmp_path, ROOT), cells, InlineExecutor())
+    mini = ROOT / "retrieval_index" / "mini"
+    given = Harness("paper", tmp_path, ROOT, index=str(mini))
+    assert given.retrieval().index == str(mini)
+    assert f"system.retrieval.index={mini}" in given.command(cells[1])
+    assert not any("retrieval" in word for word in given.command(cells[0])), "SDS knows no such key"
+
+
+def test_an_index_counts_by_its_content(tmp_path):
+    cell = Cell("redream", "a red cat", 0)
+    elsewhere = tmp_path / "copy"
+    shutil.copytree(ROOT / "retrieval_index" / "mini", elsewhere)
+    made = [Harness("mini", tmp_path, ROOT, index=str(folder)) for folder in (ROOT / "retrieval_index/mini", elsewhere)]
+    assert made[0].settings(cell) == made[1].settings(cell) != Harness("mini", tmp_path, ROOT).settings(cell)
+    assert made[1].asset(cell).record.asset_id == Harness("mini", tmp_path, ROOT).asset(cell).record.asset_id
 
 
 def test_flat_metrics():

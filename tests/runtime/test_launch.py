@@ -267,7 +267,7 @@ def test_devices(monkeypatch):
         assert get_device() == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_accelerator("0,1") == "cuda"
+    assert choose_accelerator("1") == "cuda"
     monkeypatch.setenv("RANK", "3")
     assert get_rank() == 3
     assert get_device() == torch.device("cuda:1")
@@ -276,6 +276,8 @@ def test_devices(monkeypatch):
     assert choose_accelerator("0") == "mps"
     with pytest.raises(ConfigError, match="tpu"):
         choose_accelerator("tpu")
+    with pytest.raises(ConfigError, match=r"A run uses one device.*0,1"):
+        choose_accelerator("0,1")
 
 
 def test_entry_script_is_thin():

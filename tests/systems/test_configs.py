@@ -217,13 +217,13 @@ def test_an_ablation_configures_redream(overlay, tmp_path, monkeypatch, tiny_mod
         system = find(cfg.system_type)(cfg.system)
     finally:
         set_device(None)
-    off = {
+    changed = {
         "retrieval": not system._retrieval_on,
         "adaptation": not system._adaptation_on,
         "tokens": not system.adaptation_config.learn_tokens,
         "delta": system.guidance.cfg.delta_every == 0,
         "prior": not any(system.C(system.cfg.loss[f"lambda_prior_{name}"]) for name in ("rgb", "mask")),
-        "gate": not system.retrieval_config.gate,
+        "assets": bool(system.retrieval_config.asset_ids),
     }
     expected = {
         "no-retrieval": {"retrieval"},
@@ -232,7 +232,8 @@ def test_an_ablation_configures_redream(overlay, tmp_path, monkeypatch, tiny_mod
         "no-view-tokens": {"tokens"},
         "no-delta": {"delta"},
         "no-adaptation": {"adaptation"},
-        "random-asset": {"gate"},
-        "wrong-class-asset": {"gate"},
+        "random-asset": {"assets"},
+        "wrong-class-asset": {"assets"},
     }
-    assert {name for name, value in off.items() if value} == expected[overlay.stem]
+    assert {name for name, value in changed.items() if value} == expected[overlay.stem]
+    assert system.retrieval_config.gate

@@ -20,6 +20,7 @@ from typing import Any
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.registry import KNOWN, find_known, sources
 from threestudio_redream.hub import HubNotFoundError, cached, fetch_first
+from threestudio_redream.retrieval.encoders.weights import json_file
 
 __all__ = ["MINI", "PARTS", "load_component", "missing_files", "model_folder", "resolve_model"]
 
@@ -68,12 +69,14 @@ def model_folder(name: str, parts: Sequence[str] = tuple(PARTS)) -> Path:
         parts: keys of ``PARTS``.
 
     Raises:
-        ConfigError: as :func:`resolve_model`, or the folder lacks files. HubError: see :mod:`threestudio_redream.hub`.
+        ConfigError: as :func:`resolve_model`, the folder lacks files, or it holds a model of another family (SDXL).
+        HubError: see :mod:`threestudio_redream.hub`.
     """
     folder = _local_folder(name)
     if folder is None:
         patterns = ["model_index.json", *(f"{part}/{file}" for part in parts for file in PARTS[part])]
         folder = _from_hub(name, patterns, parts)
+    _refuse_other_family(folder, name)
     if lacking := missing_files(folder, parts):
         raise ConfigError(
             f"The model is incomplete: {', '.join(lacking)} not found",
@@ -81,6 +84,20 @@ def model_folder(name: str, parts: Sequence[str] = tuple(PARTS)) -> Path:
             fix="Save it with save_pretrained(folder, safe_serialization=True); pickled weights (.bin) are not opened.",
         )
     return folder
+
+
+def _refuse_other_family(folder: Path, name: str) -> None:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return
+    pipeline = json_file(index)
+    foreign = [part for part in ("text_encoder_2", "transformer") if any(pipeline.get(part) or ())]
+    if foreign:
+        raise ConfigError(
+            f"The model is of another family: it has a {foreign[0]} ({pipeline.get('_class_name', 'unknown')})",
+            received=name,
+            fix="Use a model of the Stable Diffusion 1 or 2 family: sd21-base, sd21, sd15, or one tuned from them.",
+        )
 
 
 def missing_files(folder: Path, parts: Sequence[str]) -> list[str]:
@@ -167,6 +184,7 @@ def _from_hub(name: str, patterns: list[str], parts: Sequence[str]) -> Path:
     if known is not None and name in known.former:
         log.warning("The model %s has left the hub; trying its mirrors: %s", name, ", ".join(known.mirrors))
     try:
+        _refuse_other_family(fetch_first(ids, patterns[:1]), name)  # before gigabytes are downloaded in vain
         return fetch_first(ids, patterns)
     except HubNotFoundError as error:
         others = [] if known is None else [i for i in known.mirrors if i not in ids]

@@ -24,20 +24,24 @@ def get_rank() -> int:
 def choose_accelerator(gpu: str = "auto") -> str:
     """``"cuda"``, ``"mps"`` or ``"cpu"`` for the ``--gpu`` flag.
 
-    ``gpu`` is ``"cpu"``, ``"auto"``, or CUDA indices such as ``"0"`` or ``"0,1"``. Indices fall back
+    ``gpu`` is ``"cpu"``, ``"mps"``, ``"auto"``, or a CUDA index such as ``"0"``. An index falls back
     to the best device present when there is no CUDA device, because upstream's default is ``"0"``.
 
     Raises:
-        ConfigError: if the text is none of these.
+        ConfigError: if the text is none of these, or names several devices.
     """
     text = gpu.strip().lower()
     if text == "cpu":
         return "cpu"
-    if text not in ("auto", "mps") and not all(part.strip().isdigit() for part in text.split(",")):
+    if "," in text:
         raise ConfigError(
-            "The --gpu flag is not understood",
+            "A run uses one device",
             received=gpu,
-            fix="Use cpu, auto, mps, or CUDA indices such as 0 or 0,1.",
+            fix="Give one CUDA index, such as 0; for several prompts at a time start one process for each GPU.",
+        )
+    if text not in ("auto", "mps") and not text.isdigit():
+        raise ConfigError(
+            "The --gpu flag is not understood", received=gpu, fix="Use cpu, auto, mps, or a CUDA index such as 0."
         )
     if text != "mps" and torch.cuda.is_available():
         return "cuda"

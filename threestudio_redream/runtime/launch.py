@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu",
         default="0",
-        help="CUDA indices such as 0 or 0,1; or cpu, mps, auto. Without CUDA the best device present is used",
+        help="a CUDA index such as 0; or cpu, mps, auto. Without CUDA the best device present is used",
     )
     stage = parser.add_mutually_exclusive_group()
     stage.add_argument("--train", action="store_true", help="train, then test and export (the default)")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Build everything a configuration names, and run one stage."""
-    accelerator, devices = _select_devices(args.gpu)
+    accelerator = _select_device(args.gpu)
 
     import pytorch_lightning as pl
 
@@ -96,24 +96,24 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     install()  # extensions written for upstream import threestudio
     load_custom_modules()
     args.config = [str(shipped(name)) for name in args.config]
-    cfg = load_config(*args.config, cli_args=overrides, n_gpus=devices)
+    cfg = load_config(*args.config, cli_args=overrides)
     checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)
     cfg.resume = None if checkpoint is None else str(checkpoint)
     preflight(cfg, training=not (args.validate or args.test or args.export))
-    set_device(f"cuda:{get_rank() % devices}" if accelerator == "cuda" else accelerator)
+    set_device("cuda:0" if accelerator == "cuda" else accelerator)
     pl.seed_everything(cfg.seed + get_rank(), workers=True, verbose=False)
     with advise_when_out_of_memory(cfg):
-        _run_stage(args, cfg, checkpoint, accelerator, devices)
+        _run_stage(args, cfg, checkpoint, accelerator)
 
 
-def _run_stage(args: argparse.Namespace, cfg: Any, checkpoint: Any, accelerator: str, devices: int) -> None:
+def _run_stage(args: argparse.Namespace, cfg: Any, checkpoint: Any, accelerator: str) -> None:
     from threestudio_redream.runtime.registry import find
 
     training = not (args.validate or args.test or args.export)
     datamodule = find(cfg.data_type)(cfg.data)
     system = find(cfg.system_type)(cfg.system, resumed=checkpoint is not None)
     system.set_save_dir(os.path.join(cfg.trial_dir, "save"))
-    trainer = _make_trainer(args, cfg, system, training, accelerator, devices)
+    trainer = _make_trainer(args, cfg, system, training, accelerator)
     log.info("Trial folder: %s (device: %s)", cfg.trial_dir, accelerator)
 
     if training:
@@ -154,9 +154,7 @@ def _train(trainer: Any, system: Any, datamodule: Any, cfg: Any) -> None:
         trainer.predict(system, datamodule=datamodule, return_predictions=False)
 
 
-def _make_trainer(
-    args: argparse.Namespace, cfg: Any, system: Any, training: bool, accelerator: str, devices: int
-) -> Any:
+def _make_trainer(args: argparse.Namespace, cfg: Any, system: Any, training: bool, accelerator: str) -> Any:
     from pytorch_lightning import Trainer
     from pytorch_lightning.callbacks import LearningRateMonitor
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -188,23 +186,23 @@ def _make_trainer(
         logger=loggers or False,
         inference_mode=False,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
-        devices=devices,
+        devices=1,
         plugins=[SafeCheckpointIO()],
         **options,
     )
 
 
-def _select_devices(gpu: str) -> tuple[str, int]:
-    """Choose the accelerator, restricting CUDA to the asked indices before torch sees them."""
+def _select_device(gpu: str) -> str:
+    """Choose the accelerator, restricting CUDA to the asked index before torch sees the others.
+
+    ``CUDA_VISIBLE_DEVICES`` of the caller, as a cluster sets it, is left as it is: the run takes the first it names.
+    """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    preset = os.environ.get("CUDA_VISIBLE_DEVICES")
-    indices = [part for part in gpu.split(",") if part.strip().isdigit()]
-    if not preset and indices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(indices)
+    if not os.environ.get("CUDA_VISIBLE_DEVICES") and gpu.strip().isdigit():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu.strip()
     from threestudio_redream.runtime.device import choose_accelerator
 
-    accelerator = choose_accelerator(gpu)
-    return accelerator, len((preset or ",".join(indices) or "0").split(",")) if accelerator == "cuda" else 1
+    return choose_accelerator(gpu)
 
 
 def _check_types() -> None:

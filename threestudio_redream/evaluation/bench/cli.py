@@ -31,6 +31,9 @@ def bench(
     work: Annotated[Path | None, typer.Option(help="Folder of the runs; left out: outputs/bench/SUITE.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; left out: benchmarks/results/SUITE.")] = None,
     root: Annotated[Path, typer.Option(help="A clone of the repository: its configurations are run.")] = Path(),
+    index: Annotated[
+        Path | None, typer.Option(help="Folder of the assets; left out: what ReDream's configuration names.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over every run's configuration.")
     ] = None,
@@ -65,6 +68,7 @@ def bench(
         gpu=gpu or ("cpu" if suite == "mini" else "auto"),
         threads=threads or max((os.cpu_count() or 1) // workers, 1),
         extra=tuple(settings or ()),
+        index="" if index is None else str(index.resolve()),
     )
     if adopted is not None:
         typer.echo(f"{adopt(harness, cells, adopted)} runs adopted from {adopted}", err=True)

@@ -8,7 +8,6 @@ killed is not started a second time beside the first.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.turns import keep_turn
 from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
 from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.runtime.locks import lock_file
 from threestudio_redream.runtime.threads import torch_threads
 from threestudio_redream.runtime.trial import code_version
 from threestudio_redream.shipped import shipped
@@ -48,6 +48,7 @@ class Harness:
         suite: its name. work: folder of the runs. root: folder with ``custom_configs``; runs start there. If it is the
             current folder, it may do without: the configurations of the installation are used.
         gpu: as for ``launch.py``. threads: of each run. extra: ``key=value`` for every run.
+        index: folder of the assets; empty: the one that ReDream's configuration names.
         keep_checkpoints: leave them where they are after scoring.
     """
 
@@ -57,6 +58,7 @@ class Harness:
     gpu: str = "cpu"
     threads: int = 1
     extra: tuple[str, ...] = ()
+    index: str = ""
     keep_checkpoints: bool = False
 
     def folder(self, cell: Cell) -> Path:
@@ -95,9 +97,14 @@ class Harness:
         return [f"system.prompt_processor.prompt={cell.prompt}", f"seed={cell.seed}", *words]
 
     def settings(self, cell: Cell) -> str:
-        """Fingerprint of everything above, comments aside: results with another one are of another experiment."""
-        contents = [_content(file) for file in self.config_files(cell)]
-        return hashlib.sha256(json.dumps([contents, self.overrides(cell)]).encode()).hexdigest()[:16]
+        """Fingerprint of everything above, comments aside: results with another one are of another experiment.
+
+        An index of one's own counts by its content, so that it may lie elsewhere on another machine.
+        """
+        parts = [[_content(file) for file in self.config_files(cell)], self.overrides(cell)]
+        if self.index:
+            parts.append([_index_fingerprint(self.index)])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def command(self, cell: Cell) -> list[str]:
         """The launch of a run."""
@@ -106,13 +113,24 @@ class Harness:
         words = ["use_timestamp=false", "resume=last", f"exp_root_dir={folder.parent}", "name=.", f"tag={folder.name}"]
         if METHODS[cell.method].base == "redream":
             words.append(f"system.cache={self.work / 'adaptations'}")
+            if self.index:
+                words.append(f"system.retrieval.index={self.index}")
         launcher = [sys.executable, "-m", "threestudio_redream.runtime.launch"]
         return [*launcher, *files, "--gpu", self.gpu, *words, *self.overrides(cell)]
 
     def asset(self, cell: Cell) -> Any:
         """The :class:`~threestudio_redream.retrieval.retrieve.Reference` that a run gets, or is compared with; None if
         nothing in the index is like the prompt."""
-        return _asset(self.root, self.suite, cell.prompt, cell.seed, METHODS[cell.method].asset)
+        method = METHODS[cell.method]
+        return _asset(self.root, self.suite, self.index, cell.prompt, cell.seed, method.asset)
+
+    def retrieval(self) -> Any:
+        """How assets are found, a :class:`~threestudio_redream.retrieval.retrieve.RetrievalConfig`.
+
+        Raises:
+            ConfigError: neither this sweep nor ReDream's configuration names an index.
+        """
+        return _retrieval_config(self.root, self.suite, self.index)
 
 
 def _config_file(root: Path, name: str) -> Path:
@@ -129,13 +147,13 @@ def _content(file: Path) -> Any:
 
 
 @cache
-def _asset(root: Path, suite: str, prompt: str, seed: int, choice: Choice) -> Any:
+def _asset(root: Path, suite: str, index: str, prompt: str, seed: int, choice: Choice) -> Any:
     from dataclasses import replace
 
     from threestudio_redream.retrieval.index.reader import Index
     from threestudio_redream.retrieval.retrieve import retrieve
 
-    cfg = _retrieval_config(root, suite)
+    cfg = _retrieval_config(root, suite, index)
     if choice == "random":
         ids = sorted(record.asset_id for record in Index.open(cfg.index, check="quick").records())
         key = int.from_bytes(hashlib.sha256(f"{prompt}\0{seed}".encode()).digest()[:8], "little")
@@ -147,15 +165,28 @@ def _asset(root: Path, suite: str, prompt: str, seed: int, choice: Choice) -> An
 
 
 @cache
-def _retrieval_config(root: Path, suite: str) -> Any:
-    """The suite's own: where ReDream's configuration looks for assets."""
-    from omegaconf import OmegaConf
+def _index_fingerprint(index: str) -> str:
+    from threestudio_redream.retrieval.index.manifest import read_manifest
+
+    return read_manifest(Path(index)).content
+
+
+@cache
+def _retrieval_config(root: Path, suite: str, index: str) -> Any:
+    from omegaconf import MISSING, OmegaConf
 
     from threestudio_redream.retrieval.retrieve import RetrievalConfig
 
     cfg = OmegaConf.load(_config_file(root, open_suite(suite).configs["redream"]))
     keys = OmegaConf.to_container(cfg.system.retrieval)
     assert isinstance(keys, dict)
+    keys["index"] = index or keys["index"]
+    if keys["index"] == MISSING:
+        raise ConfigError(
+            f"The suite {suite} ships without assets",
+            received="no index",
+            fix="Build one (retrieval_index/README.md) and name it with --index FOLDER.",
+        )
     return RetrievalConfig(**{str(key): value for key, value in keys.items() if key != "enabled"})
 
 
@@ -297,7 +328,7 @@ def _lock(path: Path) -> Iterator[int]:
     """Wait for the lock file; yields its descriptor, which a child process may inherit."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle, wait=True)
         yield handle
     finally:
         os.close(handle)

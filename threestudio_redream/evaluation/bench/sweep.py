@@ -36,10 +36,12 @@ def sweep(
         done: called with every row that this call made.
 
     Raises:
-        ConfigError: a configuration is missing, or a folder holds results of other settings; before anything runs.
+        ConfigError: a configuration or the index of assets is missing, or a folder holds results of other settings;
+            before anything runs.
         WorkerDiedError: a worker was killed; a repeated call goes on.
     """
     rows: dict[Cell, dict[str, Any]] = {}
+    harness.retrieval()
     for cell in cells:
         row = read_result(harness.folder(cell))
         if row is not None:

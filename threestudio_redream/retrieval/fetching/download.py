@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from threestudio_redream.assets.sniff import sniff
-from threestudio_redream.errors import AssetError
+from threestudio_redream.errors import AssetError, ConfigError
 from threestudio_redream.retrieval.errors import FetchError
 from threestudio_redream.retrieval.fetching.transfer import Interrupted, TransferLimits, check_url, transfer
 from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.runtime.locks import lock_file
 
 __all__ = ["Downloaded", "TransferLimits", "check_mesh", "download", "partial_path"]
 
@@ -264,13 +265,6 @@ def _exclusive(part: Path, patience_s: float) -> Iterator[IO[bytes] | None]:
 def _lock(file: IO[bytes]) -> bool:
     """Take the lock of an open file; the system gives it back when the process ends, however it ends."""
     try:
-        import fcntl
-    except ImportError:  # Windows: a second process fails at the rename instead
+        return lock_file(file.fileno())
+    except (ConfigError, OSError):  # without locks a second process fails at the rename instead
         return True
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from threestudio_redream.retrieval.errors import IndexBusyError
+from threestudio_redream.runtime.locks import lock_file
 
 __all__ = ["write_lock"]
 
@@ -58,9 +58,7 @@ def _try_to_lock(path: Path) -> int | None:
         with contextlib.suppress(FileNotFoundError):  # the folder or the file was tidied away in between
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock_file(handle):
                 os.close(handle)
                 return None
             # The holder before may have removed the file: then this is a lock on a file that nobody else will find.
