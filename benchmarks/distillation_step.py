@@ -80,7 +80,7 @@ def measure(row: str, overrides: list[str]) -> dict[str, Any]:
     from threestudio_redream.runtime.memory import keep_freed_memory
     from threestudio_redream.runtime.registry import find
     from threestudio_redream.runtime.rng import step_generator
-    from threestudio_redream.systems.score_distillation import regularisers
+    from threestudio_redream.systems.regularisers import regularisers
 
     keep_freed_memory()
     torch.manual_seed(0)

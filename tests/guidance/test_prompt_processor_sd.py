@@ -79,6 +79,23 @@ def test_view_tokens_replace_the_view_words(tiny_model, tmp_path, monkeypatch):
     assert torch.equal(untrained().text_embeddings_vd, words().text_embeddings_vd)
 
 
+def test_debiased_texts_stay_debiased_with_view_tokens(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def debiased(self, prompt):
+        asked.append(prompt)
+        return ["a red cat", "a red cat", "a cat", "a red cat"]
+
+    monkeypatch.setattr(StableDiffusionPromptProcessor, "get_debiased_prompt", debiased)
+    keys = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat", "use_prompt_debiasing": True}
+    processor = StableDiffusionPromptProcessor(keys)
+    assert processor.prompts_vd[2] == "a cat, back view"
+    processor.use_view_tokens({view: torch.zeros(16) for view in VIEWS})
+    assert processor.prompts_vd[1:3] == ["a red cat, <front> view", "a cat, <back> view"]
+    assert asked == ["a red cat"], "the language model is opened once"
+
+
 def test_the_text_encoder_can_live_on_another_device(tiny_model):
     keys = {"pretrained_model_name_or_path": str(tiny_model), "prompt": "a red cat"}
     assert StableDiffusionPromptProcessor(keys).open_encoder().vectors.device.type == "cpu"

@@ -128,5 +128,7 @@ def test_weights_and_pixel_loss():
     assert float(timestep_weight(alpha, sigma, "sds")) == pytest.approx(0.64)
     assert float(timestep_weight(alpha, sigma, "fantasia3d")) == pytest.approx(0.384)
     images = torch.zeros(1, 2, 2, 3, requires_grad=True)
-    loss = pixel_loss(images, torch.ones(1, 2, 2, 3), torch.full((1, 1, 1, 1), 2.0))
+    loss = pixel_loss(images, torch.ones(1, 2, 2, 3), torch.full((1, 1, 1, 1), 2.0), 4)
     assert loss.item() == pytest.approx(0.5 * 2.0 * 12 / 12)
+    finer = pixel_loss(images, torch.ones(1, 2, 2, 3), torch.full((1, 1, 1, 1), 2.0), 8)
+    assert finer.item() == pytest.approx(loss.item() / 4), "a latent of Stable Diffusion is 48 colour values"

@@ -66,6 +66,13 @@ def test_without_the_gate_a_wrong_asset_counts_fully():
     assert wrong.references[0].score_image < wrong.threshold
 
 
+def test_the_gate_is_calibrated_for_the_mean():
+    with pytest.raises(RetrievalError, match=r"mean over views.*rank=max.*gate: false"):
+        retrieve("a blue robot", RetrievalConfig(index=MINI, rank="max"))
+    found = retrieve("a blue robot", RetrievalConfig(index=MINI, rank="max", gate=False))
+    assert found.references[0].score_image > found.threshold
+
+
 def test_a_file_of_ones_own_is_trusted(tmp_path):
     robot = next((Path(MINI) / "assets").glob("robot-green*.glb"))
     path = tmp_path / "my scan.glb"

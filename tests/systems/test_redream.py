@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from threestudio_redream.retrieval.index.reader import Index
 from threestudio_redream.runtime.checkpoint import read_checkpoint
@@ -15,6 +16,7 @@ from threestudio_redream.systems import preparation
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "custom_configs" / "redream.yaml")
+VSD = str(ROOT / "custom_configs" / "baselines" / "prolificdreamer.yaml")
 SMALL = [
     "use_timestamp=false",
     "tag=small",
@@ -89,11 +91,33 @@ def test_a_run_leaves_its_artefacts(here, tiny_model):
 def test_a_mesh_of_ones_own_takes_the_place_of_search(here, tiny_model):
     shutil.copy(next((ROOT / "retrieval_index" / "mini" / "assets").glob("teapot-red*.glb")), here / "scan.glb")
     own = ["system.retrieval.asset=scan.glb", "system.retrieval.asset_caption=a red teapot"]
-    assert launch(tiny_model, "trainer.max_steps=2", *own) == 0
+    assert launch(tiny_model, "trainer.max_steps=3", *own, "data.eval_batch_size=2") == 0
     save = here / "outputs/redream/small/save"
     found = json.loads((save / "retrieved" / "retrieved.json").read_text("utf-8"))
     assert [(row["caption"], row["reliability"]) for row in found["references"]] == [("a red teapot", 1.0)]
     assert (save / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+    assert len(list((save / "it3-test").glob("*.png"))) == 3, "two views at a time, and every one is kept"
+    assert Image.open(save / "it3-val.png").width == 2 * 24
+    # Another front makes other renders, and so another adaptation.
+    (here / "scan.glb.json").write_text('{"front": "-x"}')
+    assert launch(tiny_model, "trainer.max_steps=1", "tag=turned", *own) == 0
+    assert len(list((here / ".redream_cache" / "adaptation").glob("*/adaptation.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["system.adaptation.rank=8"], "adapter_rank"),
+        (["system.prompt_processor.use_perp_neg=true"], "view_guidance_scale: null"),
+        (["system.loss.lambda_prior_normal=1.0"], "return_comp_normal: true"),
+        (["system.guidance.image_loss=true"], "lambda_image is missing"),
+        (["trainer.accumulate_grad_batches=4"], "data.batch_size"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_retrieved(here, tiny_model, capsys, arguments, said):
+    assert launch(tiny_model, "trainer.max_steps=1", *arguments) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (here / "outputs/redream/small/save/retrieved").exists()
 
 
 def test_a_resumed_run_ends_with_the_same_bits(here, tiny_model):
@@ -129,17 +153,14 @@ def test_the_adaptation_is_kept_by_its_content(here, tiny_model, monkeypatch):
     assert kept.exists()
 
 
-def test_without_assets_it_is_vsd_bit_by_bit(here, tiny_model, capsys):
-    off = ["system.retrieval.enabled=false"]
-    assert launch(tiny_model, "trainer.max_steps=3", *off) == 0
+def test_without_assets_it_is_the_vsd_baseline_bit_by_bit(here, tiny_model, capsys):
+    assert launch(tiny_model, "trainer.max_steps=3", "system.retrieval.enabled=false") == 0
     alone = parameters(here / "outputs/redream/small", 3)
-    vsd = (Path(CONFIG).read_text("utf-8")).replace("redream-guidance", "redream-vsd-guidance")
-    vsd = without(vsd, "delta_every", "delta_until", "adapter_gate")
-    (here / "vsd.yaml").write_text(vsd, encoding="utf-8")
     names = [f"system.{part}.pretrained_model_name_or_path={tiny_model}" for part in ("guidance", "prompt_processor")]
-    arguments = ["trainer.max_steps=3", "tag=vsd", *off, "system.adaptation.enabled=false"]
-    assert main(["--config", str(here / "vsd.yaml"), "--gpu", "cpu", *SMALL, *names, *arguments]) == 0
-    other = parameters(here / "outputs/redream/vsd", 3)
+    small = [word for word in SMALL if "adaptation" not in word and "references" not in word]
+    same = ["trainer.max_steps=3", "system.prompt_processor.prompt=a blue robot"]
+    assert main(["--config", VSD, "--gpu", "cpu", *small, *names, *same]) == 0
+    other = parameters(here / "outputs/prolificdreamer-mini/small", 3)
     for key, value in other.items():
         assert torch.equal(value, alone[key]), key
     # An asset that does not resemble the prompt is retrieved, named, and not used.
@@ -157,5 +178,6 @@ def test_a_guidance_that_cannot_be_adapted_is_named(here, tiny_model, capsys):
     sds = without(sds, "delta_every", "delta_until", "adapter_gate")
     (here / "sds.yaml").write_text(sds, encoding="utf-8")
     names = [f"system.{part}.pretrained_model_name_or_path={tiny_model}" for part in ("guidance", "prompt_processor")]
-    assert main(["--config", str(here / "sds.yaml"), "--gpu", "cpu", *SMALL, *names, "trainer.max_steps=1"]) == 2
+    more = ["trainer.max_steps=1", "system.loss.lambda_sds=1"]
+    assert main(["--config", str(here / "sds.yaml"), "--gpu", "cpu", *SMALL, *names, *more]) == 2
     assert "cannot be adapted" in _words(capsys)

@@ -13,12 +13,8 @@ from threestudio_redream.runtime.checkpoint import read_checkpoint
 from threestudio_redream.runtime.data.random_camera import RandomCameraDataModule
 from threestudio_redream.runtime.device import set_device
 from threestudio_redream.runtime.launch import main
-from threestudio_redream.systems.score_distillation import (
-    ScoreDistillationSystem,
-    depth_map,
-    overhead_batch,
-    regularisers,
-)
+from threestudio_redream.systems.regularisers import regularisers
+from threestudio_redream.systems.score_distillation import ScoreDistillationSystem, depth_map, overhead_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "custom_configs" / "baselines" / "dreamfusion.yaml")
@@ -139,6 +135,15 @@ def test_regularisers():
     assert halves.item() == pytest.approx(0.6931, abs=1e-3)
     assert halves > terms["opaque"]
     assert "orient" not in terms
+
+
+def test_opacities_are_judged_in_full_precision_under_autocast():
+    out = {"opacity": torch.full((1, 2, 2, 1), 0.3), "z_variance": torch.zeros(1, 2, 2, 1)}
+    plain = regularisers(out)["opaque"]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = regularisers(out)["opaque"]
+    assert mixed.dtype is torch.float32
+    assert torch.equal(mixed, plain)
 
 
 def test_normals_seen_from_behind_are_penalised():

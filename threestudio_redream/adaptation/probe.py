@@ -40,7 +40,7 @@ def view_accuracy(
     generator = torch.Generator().manual_seed(seed)
     images, rows = references.draw(pictures, generator)
     device = model.alphas_cumprod.device
-    latents = model.encode(images.to(device))
+    latents = model.encode(model.resized(images.to(device)))  # as in training
     captions = [references.captions[i] for i in references.asset[rows]]
     contexts = {name: embed(captions, name) for name in references.views}
     errors = torch.zeros(len(contexts), pictures)

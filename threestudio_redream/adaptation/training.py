@@ -161,6 +161,8 @@ class _Run:
             # No decay: 0 is not a word.
             groups.append({"params": [encoder.vectors], "rate": cfg.token_lr, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay)
+        # In half precision small gradients round to 0; elsewhere this does nothing.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=model.unet.dtype is torch.float16)
         self.step, self.done = 0, False
         self.history: list[dict[str, Any]] = []
         self._sum, self._count = 0.0, 0
@@ -177,8 +179,9 @@ class _Run:
                 group["lr"] = group["rate"] * min(1.0, (self.step + 1) / max(cfg.warmup, 1))
             loss = self._loss(step_generator(cfg.seed, self.step, STREAM))
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.step += 1
             self._sum, self._count = self._sum + float(loss.detach()), self._count + 1
             last = self.step == cfg.steps
@@ -270,6 +273,7 @@ class _Run:
             "lora": {name: value.detach() for name, value in self.lora.items()},
             "vectors": self.encoder.vectors.detach(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
         write_checkpoint(self.path, tree)
 
@@ -287,6 +291,8 @@ class _Run:
         with torch.no_grad():
             self.encoder.vectors.copy_(tree["vectors"])
         self.optimizer.load_state_dict(tree["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(tree["scaler"])
         self.step, self.done, self.history = int(tree["step"]), bool(tree["done"]), list(tree["history"])
         self._sum, self._count = float(tree["sums"][0]), int(tree["sums"][1])
         log.info("Adaptation: going on at step %d", self.step)

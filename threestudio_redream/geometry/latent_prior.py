@@ -87,5 +87,5 @@ def latent_prior_loss(
         grad = weight * point_residual(latents, noise, points, alpha, sigma, together)
     if gradient == "decoder":
         target = decoded_target(model, images, latents, grad * sigma / (weight * alpha).clamp(min=1e-4))
-        return pixel_loss(images, target, weight * alpha / sigma)
+        return pixel_loss(images, target, weight * alpha / sigma, model.downsampling)
     return sds_loss(latents, grad)

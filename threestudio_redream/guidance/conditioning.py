@@ -18,7 +18,7 @@ from threestudio_redream.guidance.latent_diffusion import Guess, LatentDiffusion
 from threestudio_redream.runtime.guidance.base import perpendicular_component
 from threestudio_redream.runtime.schedule import C
 
-__all__ = ["Condition", "GuidanceScales", "condition_of", "guided"]
+__all__ = ["Condition", "GuidanceScales", "check_view_scale", "condition_of", "guided"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ class Condition:
         return unconditional + scale * direction
 
 
+def check_view_scale(view_scale: float | None, view_dependent: bool, prompt_utils: Any) -> None:
+    """Raise ConfigError for a view scale without view-dependent prompting, or with Perp-Neg."""
+    if view_scale is not None and (not view_dependent or getattr(prompt_utils, "use_perp_neg", False)):
+        raise ConfigError(
+            "view_guidance_scale needs view-dependent prompting, and none of Perp-Neg",
+            received=view_scale,
+            fix="Set view_dependent_prompting: true and use_perp_neg: false, or view_guidance_scale: null.",
+        )
+
+
 def condition_of(
     prompt_utils: Any, where: tuple[Tensor, Tensor, Tensor], view_dependent: bool, view_scale: float | None = None
 ) -> Condition:
@@ -78,12 +88,7 @@ def condition_of(
     Raises:
         ConfigError: Perp-Neg or a view scale without view-dependent prompting, or both of them.
     """
-    if view_scale is not None and (not view_dependent or getattr(prompt_utils, "use_perp_neg", False)):
-        raise ConfigError(
-            "view_guidance_scale needs view-dependent prompting, and none of Perp-Neg",
-            received=view_scale,
-            fix="Set view_dependent_prompting: true and use_perp_neg: false.",
-        )
+    check_view_scale(view_scale, view_dependent, prompt_utils)
     if view_scale is not None:
         with_words = prompt_utils.get_text_embeddings(*where, True)
         plain = prompt_utils.get_text_embeddings(*where, False)[: len(where[0])]
@@ -106,6 +111,12 @@ class GuidanceScales:
     cfg: Any
     guidance_scale: float
     view_guidance_scale: float | None
+    _views_weighed = True
+
+    def weigh_views(self, on: bool) -> None:
+        """Whether ``view_guidance_scale`` acts; without, view words weigh as the rest of the prompt."""
+        self._views_weighed = on
+        self.set_guidance_scales()
 
     def set_guidance_scales(self, epoch: int = 0, global_step: int = 0) -> None:
         """Set both scales for a step.
@@ -113,7 +124,7 @@ class GuidanceScales:
         Raises:
             ConfigError: a schedule that is none.
         """
-        view = self.cfg.view_guidance_scale
+        view = self.cfg.view_guidance_scale if self._views_weighed else None
         self.guidance_scale = float(C(self.cfg.guidance_scale, epoch, global_step))
         self.view_guidance_scale = None if view is None else float(C(view, epoch, global_step))
 

@@ -35,13 +35,17 @@ def check_gradient(way: str) -> None:
         raise ConfigError("Unknown way for the gradient", received=way, fix=f"Use one of {', '.join(GRADIENTS)}.")
 
 
-def pixel_loss(images: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """``0.5 sum(weight (images - target)^2) / B``, scaled as if a latent were 12 colour values.
+def pixel_loss(images: Tensor, target: Tensor, weight: Tensor, downsampling: int) -> Tensor:
+    """``0.5 sum(weight (images - target)^2) / B``, divided by the colour values there are for each latent one.
+
+    That way it weighs as much as the same loss on latents, whatever the autoencoder.
 
     Args:
         images: ``[B, H, W, 3]`` with a graph. target: the same shape, a constant. weight: ``[B, 1, 1, 1]``.
+        downsampling: pixels along the side of a latent, which has four channels.
     """
-    return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * 12.0)
+    per_latent = downsampling**2 * 3 / 4
+    return 0.5 * (weight * (images - target.detach()).square()).sum() / (images.shape[0] * per_latent)
 
 
 def image_loss(
@@ -56,7 +60,7 @@ def image_loss(
     """
     with torch.no_grad():
         wanted = model.decode(latents - grad * sigma / (weight * alpha).clamp(min=1e-4))
-    return pixel_loss(images, wanted, weight)
+    return pixel_loss(images, wanted, weight, model.downsampling)
 
 
 @torch.no_grad()

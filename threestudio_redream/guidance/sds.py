@@ -72,6 +72,10 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))
         self.set_guidance_scales()
 
+    def loss_names(self) -> tuple[str, ...]:
+        """Terms that ``system.loss`` needs weights for."""
+        return ("sds", "image") if self.cfg.image_loss else ("sds",)
+
     def __call__(
         self,
         rgb: Tensor,
@@ -118,7 +122,7 @@ class SDSGuidance(GuidanceScales, GuidanceClock, BaseObject):
             # eps_hat - eps = (alpha / sigma) (z - z_hat): the latent gradient as a pull towards z_hat.
             with torch.no_grad():
                 target = self.model.decode(latents - grad * sigma / (weight * alpha).clamp(min=1e-4))
-            loss = pixel_loss(images, target, weight * alpha / sigma)
+            loss = pixel_loss(images, target, weight * alpha / sigma, self.model.downsampling)
         else:
             loss = sds_loss(latents, grad)
         more: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from torch.nn import functional
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.guidance.adapters import SwitchedUNet
 from threestudio_redream.guidance.conditioning import Condition, GuidanceScales, condition_of, guided
+from threestudio_redream.guidance.half_precision import GradientScale
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 from threestudio_redream.guidance.losses import check_gradient, decoded_target, image_loss, pixel_loss, timestep_weight
 from threestudio_redream.runtime import BaseModule, register
@@ -83,7 +84,8 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
             latents and text embeddings.
         guidance_scale: of the target, scheduled; 7.5 is usual for Stable Diffusion, 2 to 4 for the mini model.
         view_guidance_scale: of the view words alone, scheduled; None weighs them as the rest of the prompt. More
-            helps a model that hardly heeds them, and costs one more answer per picture.
+            helps a model that hardly heeds them, and costs one more answer per picture. ``redream-system`` lets it act
+            only while it has assets.
         guidance_scale_lora: of the particles' model; 1 is published, less adds the entropy of views (ESD).
         gradient: ``encoder`` or ``decoder``; see :mod:`threestudio_redream.guidance.losses`.
         weighting: of timesteps, see :func:`~threestudio_redream.guidance.losses.timestep_weight`.
@@ -158,7 +160,7 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         if cfg.particle_model_name_or_path is not None:
             name = cfg.particle_model_name_or_path
             self.particle_model = LatentDiffusion.load(
-                name, device=self.device, dtype=cfg.weights_dtype, memory=cfg.memory
+                name, device=self.device, dtype=cfg.weights_dtype, memory=cfg.memory, style=cfg.style
             )
             self.particle_switched = SwitchedUNet(self.particle_model.unet)
         weights = self.particle_switched.add(PARTICLES, rank=cfg.lora_rank, alpha=cfg.lora_alpha, seed=cfg.seed)
@@ -167,8 +169,14 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         self.camera_embedding: nn.Module | None = None
         if cfg.camera_condition == "extrinsics":
             self.camera_embedding = CameraEmbedding(self.particle_switched.time_width, seed=cfg.seed).to(self.device)
+        learning = [*self.lora.values(), *(self.camera_embedding.parameters() if self.camera_embedding else ())]
+        self._scale = GradientScale(self.particle_model.unet.dtype, learning)
         self.set_num_train_timesteps(len(self.model.alphas_cumprod))
         self.set_guidance_scales()
+
+    def loss_names(self) -> tuple[str, ...]:
+        """Terms that ``system.loss`` needs weights for."""
+        return ("vsd", "lora", "image") if self.cfg.image_loss else ("vsd", "lora")
 
     def forward(
         self,
@@ -221,7 +229,8 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
             grad = clip_gradient(weight * self.residual(latents.detach(), question, kwargs), self.grad_clip_val)
         if images is not None and self.cfg.gradient == "decoder":
             shift = grad * sigma / (weight * alpha).clamp(min=1e-4)
-            loss = pixel_loss(images, decoded_target(self.model, images, latents, shift), weight * alpha / sigma)
+            target = decoded_target(self.model, images, latents, shift)
+            loss = pixel_loss(images, target, weight * alpha / sigma, self.model.downsampling)
         else:
             loss = sds_loss(latents, grad)
         more: dict[str, Any] = {}
@@ -307,7 +316,8 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         if question.camera is not None:
             shown = torch.rand(count, 1, generator=generator).to(clean) >= self.cfg.camera_dropout
             camera = question.camera.repeat(copies, 1) * shown
-        return functional.mse_loss(self._particle_output(noisy, steps, context, camera), wanted)
+        output = self._scale(self._particle_output(noisy, steps, context, camera))
+        return functional.mse_loss(output, wanted)
 
     def _particle_output(self, noisy: Tensor, steps: Tensor, context: Tensor, camera: Tensor | None) -> Tensor:
         time = None if camera is None or self.camera_embedding is None else self.camera_embedding(camera)

@@ -21,7 +21,8 @@ __all__ = ["StableDiffusionPromptProcessor"]
 class StableDiffusionPromptProcessor(PromptProcessor):
     """Encodes prompts with the model's own CLIP text encoder, which is freed afterwards.
 
-    With view tokens, the prompts by direction are ``X, <front> view`` and so on, unless they are given one by one.
+    With view tokens, the prompts by direction are ``X, <front> view`` and so on, X being debiased if that is asked for,
+    unless they are given one by one.
 
     Keys beside those of :class:`~threestudio_redream.runtime.PromptProcessor`:
         pretrained_model_name_or_path: as for the guidance, see :mod:`threestudio_redream.guidance.models`.
@@ -72,8 +73,8 @@ class StableDiffusionPromptProcessor(PromptProcessor):
         return self.open_encoder()(prompts).cpu()
 
     def _view_prompts(self) -> list[str]:
-        usual = super()._view_prompts()
         if self._tokens is None:
-            return usual
-        given = {name: getattr(self.cfg, f"prompt_{name}") for name in self.direction2idx}
-        return [given[view] or view_phrase(self.prompt, view) for view in self.direction2idx]
+            return super()._view_prompts()
+        given = [getattr(self.cfg, f"prompt_{view}") for view in self.direction2idx]
+        texts = self._texts_by_direction()
+        return [text or view_phrase(plain, view) for text, plain, view in zip(given, texts, self.direction2idx)]

@@ -123,13 +123,20 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
     An asset whose file cannot be used is passed over with a warning, and the next best takes its place.
 
     Raises:
-        RetrievalError: no index there, an asset that it does not hold, or no asset whose file can be used.
+        RetrievalError: no index there, an asset that it does not hold, no asset whose file can be used, or the gate
+            together with ``rank: max``.
         SourceError: ``cfg.asset`` is no 3D file.
     """
     if cfg.asset:
         return _of_file(prompt, cfg)
     if cfg.asset_caption:
         raise RetrievalError("there is no asset to caption", received=cfg.asset_caption, fix="Set retrieval.asset, too")
+    if cfg.gate and cfg.rank != "mean":
+        raise RetrievalError(
+            "the reliability gate is calibrated for the mean over views",
+            received=f"rank={cfg.rank}",
+            fix="Set retrieval.rank: mean, or retrieval.gate: false",
+        )
     folder = index_folder(cfg.index)
     spec = read_manifest(folder).spec
     encoder = open_encoder(cfg.encoder or spec.encoder.name, texts_only=spec.settings.get("source") != "objaverse")
@@ -156,8 +163,9 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
         except (ValueError, OSError) as cause:  # asset and retrieval errors are ValueErrors
             log.warning("Passing over asset %s: %s", hit.record.asset_id, cause)
             continue
-        score = hit.score_text if np.isnan(hit.score_image) else hit.score_image
-        trust = reliability(score, result.threshold, cfg.trust_width) if cfg.gate else 1.0
+        seen = not np.isnan(hit.score_image)
+        score = hit.score_image if seen else hit.score_text
+        trust = reliability(score, index.threshold(views=seen), cfg.trust_width) if cfg.gate else 1.0
         known = hit.record.front_deg is not None
         references.append(Reference(hit.record, hit.score_text, hit.score_image, asset, known, trust))
     if not references:

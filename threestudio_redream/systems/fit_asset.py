@@ -19,6 +19,7 @@ from torch.nn import functional
 from threestudio_redream.errors import ConfigError, EmptySceneError
 from threestudio_redream.runtime import BaseLift3DSystem, register
 from threestudio_redream.runtime.files import visible
+from threestudio_redream.systems.regularisers import binary_entropy
 
 __all__ = ["FitAssetSystem", "psnr", "silhouette_iou"]
 
@@ -73,8 +74,7 @@ class FitAssetSystem(BaseLift3DSystem):
             "mask": functional.mse_loss(out["opacity"], batch["mask"]),
         }
         if self.C(self.cfg.loss.get("lambda_opaque", 0.0)) > 0:
-            opacity = out["opacity"].clamp(1e-3, 1.0 - 1e-3)
-            losses["opaque"] = functional.binary_cross_entropy(opacity, opacity.detach())
+            losses["opaque"] = binary_entropy(out["opacity"], out["opacity"].detach())
         total = torch.zeros((), device=target.device)
         for name, value in losses.items():
             weight = self.cfg.loss.get(f"lambda_{name}")

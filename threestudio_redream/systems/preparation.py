@@ -29,6 +29,7 @@ from threestudio_redream.guidance.adapters import SwitchedUNet
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 from threestudio_redream.retrieval.curation.attribution import write_attribution
 from threestudio_redream.retrieval.retrieve import Reference, Retrieved
+from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.runtime.files import atomic_write_text
 
 __all__ = ["adapt_to", "content_key", "save_retrieved", "trusted"]
@@ -61,6 +62,11 @@ def save_retrieved(retrieved: Retrieved, folder: Path) -> None:
         picture.save(folder / f"{number + 1}-{reference.record.asset_id}.png")
 
 
+def _decides(record: AssetRecord) -> list[Any]:
+    """What of an asset's row decides its renders and their names: another front makes another adaptation."""
+    return [record.asset_id, record.sha256, record.caption, record.up, record.front, record.front_deg]
+
+
 def adapt_to(
     references: tuple[Reference, ...],
     model: LatentDiffusion,
@@ -75,7 +81,7 @@ def adapt_to(
     """Adapt to the assets whose front is known, or take the adaptation that is there.
 
     Args:
-        facts: what else decides the result: the model's fingerprint, the index's content.
+        facts: what else decides the result: the models' fingerprints, the adapter's type.
 
     Returns:
         what was learnt and its folder; None twice if no asset has a known front.
@@ -84,7 +90,7 @@ def adapt_to(
     if not useful:
         log.warning("No retrieved asset has a known front: the prior is not adapted.")
         return None, None
-    names = [[r.record.asset_id, r.record.sha256, r.record.caption] for r in useful]
+    names = [_decides(reference.record) for reference in useful]
     folder = cache / content_key(names, asdict(views), asdict(cfg), dict(facts))
     if (folder / REPORT).is_file():
         try:

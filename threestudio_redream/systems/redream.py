@@ -21,9 +21,11 @@ from threestudio_redream.geometry.fusion import FUSIONS, fuse
 from threestudio_redream.geometry.latent_prior import latent_prior_loss
 from threestudio_redream.geometry.occupancy_prior import OccupancyConfig, OccupancyPrior
 from threestudio_redream.geometry.prior_match import MatchConfig, matched_factor
+from threestudio_redream.guidance.models import resolve_model
 from threestudio_redream.meshing import Mesh, write_glb
 from threestudio_redream.retrieval.retrieve import RetrievalConfig, Retrieved, retrieve
 from threestudio_redream.runtime import register
+from threestudio_redream.runtime.prompt_processors.cache import fingerprint_path
 from threestudio_redream.systems.preparation import adapt_to, save_retrieved, trusted
 from threestudio_redream.systems.score_distillation import GUIDANCE_STREAM, ScoreDistillationSystem, settings
 
@@ -42,7 +44,8 @@ class ReDreamSystem(ScoreDistillationSystem):
 
     The assets of the prompt pull the field towards them (the 3D prior), hold the guidance to them (its delta term) and
     correct its view bias (its adapter). Assets that do not resemble the prompt are not used; without any this is the
-    guidance alone.
+    guidance alone, and ``guidance.view_guidance_scale`` rests: nothing would hold together what so much of view words
+    pulls apart.
 
     Forms of the 3D prior, each with its scheduled weight in ``loss``:
         lambda_prior_rgb, lambda_prior_mask: images of the asset from the batch's cameras.
@@ -99,12 +102,9 @@ class ReDreamSystem(ScoreDistillationSystem):
         self._occupancy: OccupancyPrior | None = None
 
     def _check_config(self) -> None:
-        if self._adaptation_on and not hasattr(self.guidance, "load_adapter"):
-            raise ConfigError(
-                "This guidance cannot be adapted",
-                received=self.cfg.guidance_type,
-                fix="Use redream-guidance, or set system.adaptation.enabled: false.",
-            )
+        if self._adaptation_on:
+            self._check_adapter()
+        self._check_normals()
         if self.cfg.fusion not in FUSIONS:
             raise ConfigError(
                 "Unknown fusion of assets", received=self.cfg.fusion, fix=f"Use one of {', '.join(FUSIONS)}."
@@ -120,6 +120,29 @@ class ReDreamSystem(ScoreDistillationSystem):
                 fix="Use redream-guidance, or drop system.loss.lambda_prior_latent.",
             )
 
+    def _check_adapter(self) -> None:
+        if not hasattr(self.guidance, "load_adapter"):
+            raise ConfigError(
+                "This guidance cannot be adapted",
+                received=self.cfg.guidance_type,
+                fix="Use redream-guidance, or set system.adaptation.enabled: false.",
+            )
+        wanted = (self.adaptation_config.rank, self.adaptation_config.alpha)
+        made = (self.guidance.cfg.adapter_rank, self.guidance.cfg.adapter_alpha)
+        if wanted != made:
+            raise ConfigError(
+                "The adaptation's rank and alpha are not those of the guidance's adapter",
+                received={"adaptation": wanted, "guidance": made},
+                fix="Give system.guidance.adapter_rank and adapter_alpha the same values as system.adaptation.rank and "
+                "alpha.",
+            )
+
+    def _check_normals(self) -> None:
+        """Before the assets are fetched; renderers and geometries of other extensions answer at the first step."""
+        renderer, geometry = self.cfg.renderer.get("return_comp_normal"), self.cfg.geometry.get("normal_type")
+        if "lambda_prior_normal" in self.cfg.loss and (renderer is False or geometry == "none"):
+            raise _no_normals({"return_comp_normal": renderer, "normal_type": geometry})
+
     # ------------------------------------------------------------------ before the first step
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -127,6 +150,8 @@ class ReDreamSystem(ScoreDistillationSystem):
             if self._retrieval_on:
                 self._retrieve()
                 self._initialise()
+            if hasattr(self.guidance, "weigh_views"):
+                self.guidance.weigh_views(bool(self._assets))
             if self._adaptation_on and trusted(self.retrieved):
                 self._adapt()
 
@@ -171,7 +196,7 @@ class ReDreamSystem(ScoreDistillationSystem):
                 geometry.initialise(self._assets[number % len(self._assets)] if self._assets else None)
 
     def _adapt(self) -> None:
-        encoder, style = self.prompt_processor.open_encoder(), self.guidance.model.style
+        encoder = self.prompt_processor.open_encoder()
         found, folder = adapt_to(
             trusted(self.retrieved),
             self.guidance.model,
@@ -180,7 +205,7 @@ class ReDreamSystem(ScoreDistillationSystem):
             self.reference_config,
             self.adaptation_config,
             cache=Path(self.cfg.cache),
-            facts={"model": self.prompt_processor.model_fingerprint()} | ({"style": style} if style else {}),
+            facts=self._adaptation_facts(),
         )
         if found is None or folder is None:
             return
@@ -189,6 +214,16 @@ class ReDreamSystem(ScoreDistillationSystem):
             self.prompt_processor.use_view_tokens(dict(zip(VIEWS, found.vectors.cpu())))
             self.prompt_utils = self.prompt_processor()
         shutil.copytree(folder, Path(self.get_save_dir()) / "adapter", dirs_exist_ok=True)
+
+    def _adaptation_facts(self) -> dict[str, Any]:
+        """What decides an adaptation beside assets, renders and settings: both models, as they are used."""
+        cfg, style = self.guidance.cfg, self.guidance.model.style
+        facts = {
+            "model": self.prompt_processor.model_fingerprint(),
+            "unet": fingerprint_path(resolve_model(cfg.pretrained_model_name_or_path)),
+            "dtype": cfg.weights_dtype,
+        }
+        return facts | ({"style": style} if style else {})
 
     # ------------------------------------------------------------------ training
     def before_guidance(self, out: dict[str, Tensor], batch: dict[str, Any]) -> None:
@@ -212,11 +247,7 @@ class ReDreamSystem(ScoreDistillationSystem):
         trust = self._trust[self._which() % len(self._trust)]
         ready = prior_losses(out, view, trust)
         if "prior_normal" in terms and "prior_normal" not in ready:
-            raise ConfigError(
-                "prior_normal needs normals, and the renderer makes none",
-                received=sorted(out),
-                fix="Set system.renderer.return_comp_normal: true and system.geometry.normal_type: finite_difference.",
-            )
+            raise _no_normals(sorted(out))
         if self._weight("prior_latent"):
             ready["prior_latent"] = self._latent_prior(out, batch, view, trust)
         if self._weight("prior_occupancy") and self._occupancy is not None:
@@ -283,6 +314,14 @@ class ReDreamSystem(ScoreDistillationSystem):
     def _which(self) -> int:
         """The asset of this step's particle: the best for the first, the next for the second, and so on."""
         return self.active_particle
+
+
+def _no_normals(received: Any) -> ConfigError:
+    return ConfigError(
+        "prior_normal needs normals, and the renderer makes none",
+        received=received,
+        fix="Set system.renderer.return_comp_normal: true and system.geometry.normal_type: finite_difference.",
+    )
 
 
 def _switch(mapping: Any) -> tuple[bool, dict[str, Any]]:

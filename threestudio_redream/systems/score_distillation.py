@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
-from torch.nn import functional
 
 from threestudio_redream.cameras import orbit_c2w
 from threestudio_redream.errors import ConfigError, RedreamError
+from threestudio_redream.guidance.conditioning import check_view_scale
 from threestudio_redream.runtime import BaseLift3DSystem, find, parse_structured, register
 from threestudio_redream.runtime.data.batch import camera_batch
 from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
@@ -24,34 +24,15 @@ from threestudio_redream.systems.guard import GuardConfig, SceneGuard
 from threestudio_redream.systems.loss_weights import check_loss_weights
 from threestudio_redream.systems.mixing import MixedGuidances
 from threestudio_redream.systems.particles import ParticleSet, repulsion
+from threestudio_redream.systems.regularisers import regularisers
 from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
 
-__all__ = ["ScoreDistillationSystem", "depth_map", "overhead_batch", "regularisers", "settings"]
+__all__ = ["ScoreDistillationSystem", "depth_map", "overhead_batch", "settings"]
 
 log = logging.getLogger("pytorch_lightning")
 
 #: Streams of ``step_generator`` that belong to a training step; the data module's cameras use stream 1.
 BACKGROUND_STREAM, GUIDANCE_STREAM, PARTICLE_STREAM, MIXED_STREAM = 3, 4, 6, 16
-
-
-def regularisers(out: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The usual penalties on a render, by the name after ``lambda_``.
-
-    ``sparsity``: ``mean sqrt(opacity^2 + 0.01)``. ``opaque``: binary entropy of the opacity, which makes pixels
-    decide. ``orient``: normals that are seen from behind (Ref-NeRF, Verbin et al., 2022), if there are normals.
-    ``z_variance``: spread of the density along rays that hit something.
-    """
-    opacity = out["opacity"]
-    clamped = opacity.clamp(1e-3, 1.0 - 1e-3)
-    terms = {
-        "sparsity": (opacity.square() + 0.01).sqrt().mean(),
-        "opaque": functional.binary_cross_entropy(clamped, clamped),
-        "z_variance": out["z_variance"][opacity > 0.5].mean() if (opacity > 0.5).any() else opacity.sum() * 0.0,
-    }
-    if "normal" in out:
-        facing = (out["normal"] * out["t_dirs"]).sum(-1, keepdim=True).clamp(min=0.0)
-        terms["orient"] = (out["weights"].detach() * facing.square()).sum() / (opacity > 0.0).sum().clamp(min=1)
-    return terms
 
 
 def depth_map(out: dict[str, Tensor], batch: dict[str, Any]) -> NDArray[np.uint16]:
@@ -86,8 +67,9 @@ def overhead_batch(batch: dict[str, Any], elevation_deg: float = 75.0) -> dict[s
 class ScoreDistillationSystem(BaseLift3DSystem):
     """Renders, asks the guidance, adds regularisers.
 
-    Every ``loss_x`` the guidance returns, and every regulariser of :func:`regularisers` with a weight, counts with
-    ``loss.lambda_x`` (a scheduled scalar); they are ``sparsity``, ``opaque``, ``orient`` and ``z_variance``.
+    Every ``loss_x`` the guidance returns, and every one of the :mod:`~threestudio_redream.systems.regularisers` with a
+    weight, counts with ``loss.lambda_x`` (a scheduled scalar); the latter are ``sparsity``, ``opaque``, ``orient`` and
+    ``z_variance``.
     Backgrounds and the guidance's noise depend on the seed and the step alone.
 
     Keys:
@@ -128,9 +110,28 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             self.guidances = MixedGuidances(self.cfg.guidances)
             self.particles = ParticleSet(self.cfg, self.cfg.particles)
         self.prompt_utils = self.prompt_processor()
+        self._check_guidance()
         self._guard = SceneGuard(settings(GuardConfig, self.cfg.guard))
         watch: ViewScoreConfig = settings(ViewScoreConfig, self.cfg.view_scores)
         self._view_scores = ViewScores(watch, self.prompt_processor.prompt) if watch.every else None
+
+    def _check_guidance(self) -> None:
+        """What a guidance of ours asks of the rest, before hours are spent on what comes first."""
+        names: tuple[str, ...] = getattr(self.guidance, "loss_names", tuple)()
+        if missing := [name for name in names if f"lambda_{name}" not in self.cfg.loss]:
+            raise _no_weight(missing[0])
+        view_scale = getattr(self.guidance, "view_guidance_scale", None)
+        if view_scale is not None:
+            check_view_scale(view_scale, self.guidance.cfg.view_dependent_prompting, self.prompt_utils)
+
+    def on_fit_start(self) -> None:
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ConfigError(
+                "Gradients of several batches are not added up: cameras, noise and schedules count optimiser steps",
+                received=f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches}",
+                fix="Leave it at 1; data.batch_size is the number of cameras of a step.",
+            )
+        super().on_fit_start()
 
     def configure_optimizers(self) -> Any:
         if not len(self.particles) or not self.cfg.optimizer.get("params"):
@@ -181,9 +182,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         total = torch.zeros((), device=self.device)
         for name, value in terms.items():
             if f"lambda_{name}" not in self.cfg.loss:
-                raise ConfigError(
-                    f"system.loss.lambda_{name} is missing", fix="Add it to the configuration, 0 to switch it off."
-                )
+                raise _no_weight(name)
             self.log(f"train/loss_{name}", value.detach())
             total = total + value * self.C(self.cfg.loss[f"lambda_{name}"])
         if len(self.guidances):
@@ -252,7 +251,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         for number, _ in self._each_particle():
-            self._views.setdefault(number, []).append(self(batch, number)["comp_rgb"][0])
+            self._views.setdefault(number, []).extend(self(batch, number)["comp_rgb"])
 
     def on_validation_epoch_start(self) -> None:
         self._views: dict[int, list[Tensor]] = {}
@@ -267,16 +266,17 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         self.save_image_grid(f"it{step}-val.png", grid, name="validation", step=step)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        step, index = self.true_global_step, int(batch["index"][0])
+        step, views = self.true_global_step, batch["index"].tolist()
         for number, folder in self._each_particle():
             out = self(batch, number)
-            self.save_rgb_image(f"it{step}-test/{folder}{index}.png", out["comp_rgb"][0])
-            self.save_grayscale_image(
-                f"it{step}-opacity/{folder}{index}.png", out["opacity"][0, :, :, 0], (0.0, 1.0), None
-            )
-            self.save_image(f"it{step}-depth/{folder}{index}.png", depth_map(out, batch)[0])
-            if index == 0 and "fovy" in batch:  # the turn of the test views shows nothing from above
-                above = self(overhead_batch(batch), number)["comp_rgb"][0]
+            depth = depth_map(out, batch)
+            for i, view in enumerate(views):
+                name = f"{folder}{view}.png"
+                self.save_rgb_image(f"it{step}-test/{name}", out["comp_rgb"][i])
+                self.save_grayscale_image(f"it{step}-opacity/{name}", out["opacity"][i, :, :, 0], (0.0, 1.0), None)
+                self.save_image(f"it{step}-depth/{name}", depth[i])
+            if 0 in views and "fovy" in batch:  # the turn of the test views shows nothing from above
+                above = self(overhead_batch(batch), number)["comp_rgb"][views.index(0)]
                 self.save_rgb_image(f"it{step}-overhead/{folder}0.png", above)
 
     def on_test_epoch_end(self) -> None:
@@ -314,6 +314,10 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             log.info("Report: %s", write_report(Path(self._save_dir).parent))
         except (OSError, RedreamError) as cause:  # a run is not lost for its report
             log.warning("The report could not be written: %s", cause)
+
+
+def _no_weight(name: str) -> ConfigError:
+    return ConfigError(f"system.loss.lambda_{name} is missing", fix="Add it to the configuration, 0 to switch it off.")
 
 
 def settings(kind: type, mapping: Any) -> Any:

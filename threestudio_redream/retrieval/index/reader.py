@@ -226,14 +226,18 @@ class Index:
         found = rescore(self.parts, vector, local, wanted)
         return [candidate for candidate in found if accept is None or accept(candidate.record)][:count]
 
-    def _judge(self, hits: list[Hit]) -> tuple[Outcome, float]:
+    def threshold(self, *, views: bool) -> float:
+        """Score from which on something is similar: of renders (their mean), or of captions. -1 if not calibrated."""
         calibration = self.manifest.calibration
-        text, image = (calibration.text, calibration.image) if calibration else (None, None)
+        limit = None if calibration is None else calibration.image if views else calibration.text
+        return -1.0 if limit is None else limit
+
+    def _judge(self, hits: list[Hit]) -> tuple[Outcome, float]:
         if not hits:
             return "nothing_similar", -1.0
         has_views = not np.isnan(hits[0].score_image)
-        score, limit = (hits[0].score_image, image) if has_views else (max(h.score_text for h in hits), text)
-        threshold = -1.0 if limit is None else limit
+        score = hits[0].score_image if has_views else max(h.score_text for h in hits)
+        threshold = self.threshold(views=has_views)
         return ("ok" if score >= threshold else "nothing_similar"), threshold
 
     def _place(self, asset_id: str) -> tuple[Part, int]:

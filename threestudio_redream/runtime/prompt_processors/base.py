@@ -103,6 +103,7 @@ class PromptProcessor(BaseObject):
         self.direction2idx = {direction.name: index for index, direction in enumerate(self.directions)}
         self.prompt = self.preprocess_prompt(self.cfg.prompt)
         self.negative_prompt = self.cfg.negative_prompt
+        self._debiased: list[str] | None = None
         self.prompts_vd = self._view_prompts()
         self.negative_prompts_vd = [direction.negative_prompt(self.negative_prompt) for direction in self.directions]
         log.info("Prompt [%s], negative prompt [%s]", self.prompt, self.negative_prompt)
@@ -228,16 +229,24 @@ class PromptProcessor(BaseObject):
         return matches[0]
 
     def _view_prompts(self) -> list[str]:
-        given = {name: getattr(self.cfg, f"prompt_{name}") for name in self.direction2idx}
+        given = [getattr(self.cfg, f"prompt_{direction.name}") for direction in self.directions]
+        texts = self._texts_by_direction()
+        return [text or direction.prompt(plain) for text, direction, plain in zip(given, self.directions, texts)]
+
+    def _texts_by_direction(self) -> list[str]:
+        """The prompt without view words, for each direction: the same, or debiased."""
         if not self.cfg.use_prompt_debiasing:
-            return [given[direction.name] or direction.prompt(self.prompt) for direction in self.directions]
+            return [self.prompt] * len(self.directions)
+        given = {name: getattr(self.cfg, f"prompt_{name}") for name in self.direction2idx}
         if any(given.values()):
             raise ConfigError(
                 "Prompt debiasing and prompts by direction exclude each other",
                 received=given,
                 fix="Remove one of them.",
             )
-        return [d.prompt(text) for d, text in zip(self.directions, self.get_debiased_prompt(self.prompt), strict=True)]
+        if self._debiased is None:  # a language model is opened for it
+            self._debiased = self.get_debiased_prompt(self.prompt)
+        return self._debiased
 
 
 def _read_spawned(folder: Path, model: str, prompt: str) -> Tensor:
