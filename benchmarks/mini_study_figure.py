@@ -1,9 +1,10 @@
 """Pictures of a study: what was retrieved and what SDS, VSD and ReDream made of it, front and back.
 
-    python benchmarks/mini_study_figure.py              docs/images/mini-study.png and mini-study-assets.png
+    python benchmarks/mini_study_figure.py --seed 0     docs/images/mini-study-assets.png, and the two below
+    python benchmarks/mini_study_figure.py --seed 2     docs/images/mini-study.png and mini-study-parts.png
 
-They are made of the turns in ``benchmarks/results/mini``. Nothing is picked: the first seed of every prompt, in the
-order of the prompt file; what has not been run yet stays empty.
+They are made of the turns in ``benchmarks/results/mini``. Nothing is picked: one seed of every prompt, in the order of
+the prompt file; what has not been run stays empty.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.turns import SIDE, TURN, VIEWS, read_turn, view_of_turn
 
 TITLE, LABEL = 22, 120
+PARTS = ("no-adaptation", "no-view-tokens", "no-delta", "initialisation-only", "no-prior", "adaptation-only")
 GROUND = 0.6
 
 
@@ -65,16 +67,22 @@ def main() -> None:
     arguments = parser.parse_args()
     harness = Harness("mini", ROOT, ROOT)
     empty = [np.full((SIDE, SIDE, 3), GROUND)] * 2
-    rows, swapped = [], []
+    rows, swapped, parts = [], [], []
     for prompt in open_suite("mini").prompts:
         mine, other = (Cell(method, prompt, arguments.seed) for method in ("redream", "second-asset"))
         made = [run_views(arguments.results, Cell(method, prompt, arguments.seed)) for method in MAIN]
         rows.append((prompt, sum((views or empty for views in made), asset_views(harness, mine))))
+        without = [run_views(arguments.results, Cell(method, prompt, arguments.seed)) for method in PARTS]
+        if any(without):
+            parts.append((prompt, sum((views or empty for views in without), made[-1] or empty)))
         with_other = run_views(arguments.results, other)
         if with_other:
             assets = [asset_views(harness, cell) for cell in (mine, other)]
             swapped.append((prompt, [*assets[0], *(made[-1] or empty), *assets[1], *with_other]))
     sheet(rows, ["retrieved", *(METHODS[method].title for method in MAIN)], arguments.out / "mini-study.png")
+    if parts:
+        titles = [METHODS[method].title for method in ("redream", *PARTS)]
+        sheet(parts, titles, arguments.out / "mini-study-parts.png")
     if swapped:
         titles = ["first asset", "with it", "second asset", "with it"]
         sheet(swapped, titles, arguments.out / "mini-study-assets.png")
