@@ -1,7 +1,7 @@
 """Pictures of a study: what was retrieved and what SDS, VSD and ReDream made of it, front and back.
 
-    python benchmarks/mini_study_figure.py --seed 0     docs/images/mini-study-assets.png, and the two below
-    python benchmarks/mini_study_figure.py --seed 2     docs/images/mini-study.png and mini-study-parts.png
+    python benchmarks/mini_study_figure.py --seed 0     docs/images/mini-study-assets.jpg, and the two below
+    python benchmarks/mini_study_figure.py --seed 2     docs/images/mini-study.jpg and mini-study-parts.jpg
 
 They are made of the turns in ``benchmarks/results/mini``. Nothing is picked: one seed of every prompt, in the order of
 the prompt file; what has not been run stays empty.
@@ -55,7 +55,7 @@ def sheet(rows: list[tuple[str, list[np.ndarray]]], titles: list[str], path: Pat
             picture = Image.fromarray((np.clip(tile, 0.0, 1.0) * 255.0).round().astype(np.uint8))
             canvas.paste(picture, (LABEL + SIDE * x, TITLE + SIDE * y))
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path, optimize=True)
+    canvas.save(path, quality=90, optimize=True)
 
 
 def main() -> None:
@@ -79,13 +79,13 @@ def main() -> None:
         if with_other:
             assets = [asset_views(harness, cell) for cell in (mine, other)]
             swapped.append((prompt, [*assets[0], *(made[-1] or empty), *assets[1], *with_other]))
-    sheet(rows, ["retrieved", *(METHODS[method].title for method in MAIN)], arguments.out / "mini-study.png")
+    sheet(rows, ["retrieved", *(METHODS[method].title for method in MAIN)], arguments.out / "mini-study.jpg")
     if parts:
         titles = [METHODS[method].title for method in ("redream", *PARTS)]
-        sheet(parts, titles, arguments.out / "mini-study-parts.png")
+        sheet(parts, titles, arguments.out / "mini-study-parts.jpg")
     if swapped:
         titles = ["first asset", "with it", "second asset", "with it"]
-        sheet(swapped, titles, arguments.out / "mini-study-assets.png")
+        sheet(swapped, titles, arguments.out / "mini-study-assets.jpg")
 
 
 if __name__ == "__main__":
