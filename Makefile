@@ -36,6 +36,9 @@ export MESH PROMPT
 # After set-up nothing needs the network; make that true by construction (HF_HUB_OFFLINE=0 allows it).
 HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
+# Large pages for large tensors make a step some per cent faster; ignored where it is unknown.
+GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export GLIBC_TUNABLES
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run fit test coverage lint format docs release bench clean clean-all

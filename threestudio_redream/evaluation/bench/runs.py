@@ -262,7 +262,8 @@ def refuse_other_settings(harness: Harness, cell: Cell, row: Mapping[str, Any]) 
 
 def _launch(harness: Harness, cell: Cell, lock: int) -> str:
     """Empty, or why the run failed."""
-    environment = {**os.environ, **dict.fromkeys(_THREADS, str(harness.threads))}
+    large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # some per cent faster; changes no number
+    environment = {**large_pages, **os.environ, **dict.fromkeys(_THREADS, str(harness.threads))}
     log = harness.folder(cell) / "launch.log"
     with log.open("ab") as sink:
         done = subprocess.run(
