@@ -103,10 +103,11 @@ def test_a_copy_that_is_here_asks_nobody(cache, tiny_model, monkeypatch):
 
 def test_an_id_that_is_gone_means_its_mirrors(cache, tiny_model, monkeypatch, caplog):
     asked = []
-    monkeypatch.setattr(models, "fetch_first", lambda ids, patterns: asked.append(ids) or tiny_model)
+    monkeypatch.setattr(models, "fetch_first", lambda *given: asked.append(given) or tiny_model)
     with caplog.at_level("WARNING", "pytorch_lightning"):
         assert model_folder("stabilityai/stable-diffusion-2-1-base", ("unet",)) == tiny_model
-    assert asked == [sources("sd21-base")]
+    assert [ids for ids, _ in asked] == [sources("sd21-base")] * 2
+    assert asked[0][1] == ["model_index.json"], "which tells the family, before the weights"
     assert "has left the hub" in caplog.text
 
 

@@ -41,7 +41,6 @@ def sweep(
         WorkerDiedError: a worker was killed; a repeated call goes on.
     """
     rows: dict[Cell, dict[str, Any]] = {}
-    harness.retrieval()
     for cell in cells:
         row = read_result(harness.folder(cell))
         if row is not None:
@@ -49,6 +48,8 @@ def sweep(
         else:
             harness.config_files(cell)
     waiting = [(harness, cell) for cell in cells if cell not in rows]
+    if waiting:
+        harness.retrieval()
     for row in executor.run(run_cell, waiting):
         rows[_cell_of(row)] = row
         done(row)
