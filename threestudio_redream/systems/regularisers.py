@@ -32,6 +32,7 @@ def binary_entropy(opacity: Tensor, target: Tensor | None = None) -> Tensor:
     """Mean cross entropy of opacities with ``target``, or with themselves; in float32, as the kernel refuses CUDA's
     autocast."""
     target = opacity if target is None else target
+    # ops.binary_cross_entropy, written out for extensions, rounds otherwise: seeds would no longer give their results.
     with torch.autocast(opacity.device.type, enabled=False):
         mine, other = (values.float().clamp(1e-3, 1.0 - 1e-3) for values in (opacity, target))
         return functional.binary_cross_entropy(mine, other)
