@@ -12,9 +12,10 @@ from threestudio_redream.meshing.grid import sample_grid
 from threestudio_redream.meshing.isosurface import fill_voids, marching_cubes
 from threestudio_redream.meshing.normals import gradient_normal_fn, vertex_normals, with_normals
 from threestudio_redream.meshing.obj import write_obj
+from threestudio_redream.meshing.pictures import Pictures, Projection, take_pictures
 from threestudio_redream.meshing.pipeline import extract_textured_mesh
 from threestudio_redream.meshing.ply import write_ply
-from threestudio_redream.meshing.preview import as_asset, mesh_masks
+from threestudio_redream.meshing.preview import as_asset, mesh_depths, mesh_masks
 from threestudio_redream.meshing.report import ExportReport
 from threestudio_redream.meshing.silhouettes import Silhouettes, silhouette_iou
 from threestudio_redream.meshing.simplify import clean, decimate
@@ -27,6 +28,8 @@ from threestudio_redream.meshing.unwrap import Unwrapped, unwrap
 __all__ = [
     "ExportReport",
     "Mesh",
+    "Pictures",
+    "Projection",
     "Silhouettes",
     "TexturedMesh",
     "ThresholdSearch",
@@ -42,11 +45,13 @@ __all__ = [
     "gradient_normal_fn",
     "is_watertight",
     "marching_cubes",
+    "mesh_depths",
     "mesh_masks",
     "sample_grid",
     "signed_volume",
     "silhouette_iou",
     "smooth",
+    "take_pictures",
     "unwrap",
     "vertex_normals",
     "with_normals",

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from threestudio_redream.errors import ConfigError, EmptySceneError
+from threestudio_redream.meshing.frames import unit_normals
 from threestudio_redream.meshing.grid import DEFAULT_CHUNK, evaluate
+from threestudio_redream.meshing.pictures import Projection
 from threestudio_redream.meshing.types import FloatArray, Mesh, PointFn
 from threestudio_redream.meshing.unwrap import checked_texture_size
 from threestudio_redream.meshing.uv_raster import UVRaster, rasterise_uv
@@ -26,9 +28,10 @@ def bake(
     *,
     chunk: int = DEFAULT_CHUNK,
     supersample: int = 1,
+    projection: Projection | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Colour of ``color_fn`` at the surface point under every texel.
+    """Colour of ``color_fn`` at the surface point under every texel, or of the pictures that show this point.
 
     Texels up to 1.5 texels outside a chart take the colour of the nearest surface point of that chart, so
     bilinear look-ups at its border are right; all others copy the nearest texel that has a colour, so
@@ -40,6 +43,7 @@ def bake(
         texture_size: texels along a side.
         chunk: points per call of ``color_fn``.
         supersample: samples along each side of a texel; their encoded colours are averaged. 1 to 4.
+        projection: of pictures onto the mesh; ``color_fn`` is then for what they do not show.
         progress: called with the fraction done.
 
     Returns:
@@ -60,11 +64,17 @@ def bake(
             received={"faces": len(mesh.faces), "texture_size": size},
             fix="Texture coordinates must lie in [0, 1]; use unwrap to make them.",
         )
+    normals = None if projection is None else unit_normals(mesh)
     colors = np.zeros((fine * fine, 3), np.float32)
     for start in range(0, len(texels), chunk):
         part = texels[start : start + chunk]
-        points = _surface_points(mesh, raster, part)
-        colors[part] = np.clip(evaluate(color_fn, points, 3, chunk=chunk, what="colour"), 0.0, 1.0)
+        points = _on_surface(mesh.vertices, mesh, raster, part)
+        found = np.clip(evaluate(color_fn, points, 3, chunk=chunk, what="colour"), 0.0, 1.0)
+        if normals is not None and projection is not None:
+            smooth = _on_surface(normals, mesh, raster, part)
+            smooth /= np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-9)
+            found = projection(points, smooth, found)
+        colors[part] = found
         if progress is not None:
             progress(min(start + chunk, len(texels)) / len(texels))
     image = colors.reshape(fine, fine, 3)
@@ -73,8 +83,9 @@ def bake(
     return (image * 255.0 + 0.5).astype(np.uint8)
 
 
-def _surface_points(mesh: Mesh, raster: UVRaster, texels: NDArray[np.intp]) -> FloatArray:
-    corners = mesh.vertices[mesh.faces[raster.face.ravel()[texels]]]
+def _on_surface(values: FloatArray, mesh: Mesh, raster: UVRaster, texels: NDArray[np.intp]) -> FloatArray:
+    """Values of vertices ``[V, 3]``, interpolated at texels."""
+    corners = values[mesh.faces[raster.face.ravel()[texels]]]
     weights = raster.weights.reshape(-1, 2)[texels]
     first = 1.0 - weights.sum(axis=1, keepdims=True)
     return np.ascontiguousarray(

@@ -16,6 +16,7 @@ from threestudio_redream.meshing.frames import unit_normals
 from threestudio_redream.meshing.grid import DEFAULT_CHUNK, checked_bbox, grid_shape, sample_grid
 from threestudio_redream.meshing.isosurface import fill_voids, marching_cubes
 from threestudio_redream.meshing.normals import with_normals
+from threestudio_redream.meshing.pictures import Projection, ViewFn, take_pictures
 from threestudio_redream.meshing.preview import mesh_masks
 from threestudio_redream.meshing.report import ExportReport, Stages
 from threestudio_redream.meshing.silhouettes import (
@@ -50,6 +51,9 @@ def extract_textured_mesh(
     padding: int = 2,
     supersample: int = 1,
     normal_fn: PointFn | None = None,
+    view_fn: ViewFn | None = None,
+    n_views: int = 24,
+    view_size: int = 256,
     silhouettes: Silhouettes | tuple | None = None,
     mask_fn: MaskFn = mesh_masks,
     min_component_fraction: float = 0.01,
@@ -61,9 +65,9 @@ def extract_textured_mesh(
 ) -> tuple[TexturedMesh, ExportReport]:
     """Extract the surface ``level_fn(x) == threshold`` and paint it with ``color_fn``.
 
-    Stages: ``grid``, ``threshold``, ``surface``, ``simplify``, ``normals``, ``unwrap``, ``bake``, and
-    ``compare`` if there are silhouettes. Memory holds one grid of ``resolution^3`` floats and a few of its
-    masks; fields never see more than ``chunk`` points.
+    Stages: ``grid``, ``threshold``, ``surface``, ``simplify``, ``normals``, ``unwrap``, ``pictures`` if there is a
+    ``view_fn``, ``bake``, and ``compare`` if there are silhouettes. Memory holds one grid of ``resolution^3`` floats
+    and a few of its masks; fields never see more than ``chunk`` points.
 
     Args:
         level_fn: ``[N, 3]`` float32 world points -> ``[N]``; larger is further inside. With
@@ -74,6 +78,8 @@ def extract_textured_mesh(
             of ``silhouettes`` if given, else of the density itself along the three axes.
         target_faces: budget of the result. texture_size, padding, supersample: as for ``unwrap`` and ``bake``.
         normal_fn: ``[N, 3]`` -> ``[N, 3]`` outward normals (``gradient_normal_fn``); None takes them from the faces.
+        view_fn: draws the field; the texture then shows what ``n_views`` pictures of ``view_size`` pixels show, and
+            ``color_fn`` is for places that none of them sees. None takes ``color_fn`` everywhere.
         silhouettes: ``(masks [B, H, W], c2w [B, 4, 4], fovy_deg)`` of the field, degrees.
         mask_fn: draws the masks of a mesh for comparison.
         min_component_fraction: loose parts with less than this part of the largest one's area are dropped.
@@ -126,9 +132,21 @@ def extract_textured_mesh(
         mesh = with_normals(mesh, normal_fn, chunk=chunk)
     with stages.stage("unwrap"):
         split, uvs, charts, fill = unwrap(mesh, texture_size, padding)
+    projection = None
+    if view_fn is not None:
+        with stages.stage("pictures"):
+            projection = Projection(mesh, take_pictures(view_fn, mesh, n_views, view_size))
     with stages.stage("bake"):
-        report = partial(stages.report, "bake")
-        texture = bake(split, uvs, color_fn, texture_size, chunk=chunk, supersample=supersample, progress=report)
+        texture = bake(
+            split,
+            uvs,
+            color_fn,
+            texture_size,
+            chunk=chunk,
+            supersample=supersample,
+            projection=projection,
+            progress=partial(stages.report, "bake"),
+        )
     iou = None
     if views is not None:
         with stages.stage("compare"):

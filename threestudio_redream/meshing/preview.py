@@ -8,7 +8,7 @@ from threestudio_redream.assets.types import Asset, Material
 from threestudio_redream.meshing.frames import unit_normals
 from threestudio_redream.meshing.types import FloatArray, Mesh, TexturedMesh
 
-__all__ = ["as_asset", "mesh_masks"]
+__all__ = ["as_asset", "mesh_depths", "mesh_masks"]
 
 
 def as_asset(mesh: Mesh | TexturedMesh) -> Asset:
@@ -37,3 +37,11 @@ def mesh_masks(mesh: Mesh, c2w: FloatArray, fovy_deg: float, height: int, width:
 
     renderer = AssetRenderer(as_asset(mesh), supersample=2)
     return renderer(c2w, fovy_deg, height, width).mask[..., 0]
+
+
+def mesh_depths(mesh: Mesh, c2w: FloatArray, fovy_deg: float, height: int, width: int) -> FloatArray:
+    """Distance of ``mesh`` along the ray of each pixel centre, ``[B, H, W]`` world units, 0 where it is not hit."""
+    from threestudio_redream.assets.rasteriser import AssetRenderer
+
+    renderer = AssetRenderer(as_asset(mesh), supersample=1)
+    return renderer(c2w, fovy_deg, height, width).depth[..., 0]

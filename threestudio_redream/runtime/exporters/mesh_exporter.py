@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.meshing import extract_textured_mesh
 from threestudio_redream.runtime.exporters.base import Exporter, ExporterOutput
+from threestudio_redream.runtime.exporters.field_pictures import FieldPictures
 from threestudio_redream.runtime.registry import register
 
 __all__ = ["MeshExporter"]
 
 log = logging.getLogger("pytorch_lightning")
 
+COLOURS = ("views", "surface")
 FORMATS = {"glb": ("glb", "glb"), "obj-mtl": ("obj", "obj")}
 
 PointFn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -37,7 +39,10 @@ class MeshExporter(Exporter):
         texture_size: side of the square texture in pixels. supersample: samples per texel and axis.
         smooth_iterations: Taubin smoothing, since densities learned from images are rough.
         smooth_normals: take normals from the field's gradient rather than from the faces.
-        colour_radius: colours are averaged over this distance (world units), weighted by density, as
+        colour_from: ``views``: the texture shows what pictures of the field show; ``surface``: the field's colour at
+            the surface, which is sharper where the field has one (a fit), and wrong where it is a cloud.
+        n_views, view_size: pictures for ``views``, from all around, and their side in pixels.
+        colour_radius: the field's colours are averaged over this distance (world units), weighted by density, as
             a ray through the surface would; 0 takes the colour at the surface alone.
         save_normal, save_uv, save_texture, texture_format, xatlas_chart_options, xatlas_pack_options, context_type:
             accepted from upstream's configurations; without effect here. Textures are always PNG, normals and texture
@@ -55,6 +60,9 @@ class MeshExporter(Exporter):
         supersample: int = 1
         smooth_iterations: int = 8
         smooth_normals: bool = False
+        colour_from: str = "views"
+        n_views: int = 24
+        view_size: int = 256
         colour_radius: float = 0.004
         save_normal: bool = False
         save_uv: bool = True
@@ -76,6 +84,10 @@ class MeshExporter(Exporter):
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
             raise ConfigError("Unknown export format", received=unknown[0], fix=f"Use {', '.join(FORMATS)}.")
+        if self.cfg.colour_from not in COLOURS:
+            raise ConfigError(
+                "Unknown source of colours", received=self.cfg.colour_from, fix=f"Use {' or '.join(COLOURS)}."
+            )
         mesh, report = extract_textured_mesh(
             self._level(),
             self._colour,
@@ -87,6 +99,9 @@ class MeshExporter(Exporter):
             supersample=self.cfg.supersample,
             smooth_iterations=self.cfg.smooth_iterations,
             normal_fn=self._normal if self.cfg.smooth_normals else None,
+            view_fn=self._pictures(),
+            n_views=self.cfg.n_views,
+            view_size=self.cfg.view_size,
             name=self.cfg.save_name,
         )
         log.info(
@@ -133,6 +148,13 @@ class MeshExporter(Exporter):
             return (colours * weights).sum(dim=1) / weights.sum(dim=1)
 
         return self._on_points(average)(points)
+
+    def _pictures(self) -> FieldPictures | None:
+        """None where the surface is exact, or asked for."""
+        if self.cfg.colour_from == "surface" or not self._is_density:
+            return None
+        with torch.no_grad():
+            return FieldPictures(self.geometry.bbox, self.geometry.forward_density, self._albedo)
 
     def _albedo(self, positions: torch.Tensor) -> torch.Tensor:
         values = self.material.export(points=positions, **self.geometry.export(positions))
