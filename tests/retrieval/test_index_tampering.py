@@ -149,6 +149,40 @@ def test_linked_folder_is_extra(folder: Path, tmp_path: Path) -> None:
     check(folder, "extra", "parts/more")
 
 
+@pytest.mark.parametrize("place", [".staging", ".staging/parts", ".staging/lock", "ann", "assets", ".staging/merge"])
+def test_a_writer_follows_no_link(folder: Path, tmp_path: Path, place: str) -> None:
+    """An index from a stranger leads to the user's own files, and notes that they are to be deleted."""
+    own = tmp_path / "home"
+    (own / "documents").mkdir(parents=True)
+    (own / "documents" / "thesis.txt").write_text("four years")
+    link = folder / place
+    if link.exists():
+        shutil.rmtree(link)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(own / "documents" / "thesis.txt" if place.endswith("lock") else own)
+    if place != ".staging":
+        Journal(0, (), (f"{place}/documents",)).write(folder)
+    with pytest.raises(IndexDamagedError, match="link") as refused:
+        IndexWriter(folder).set_calibration(None)
+    assert refused.value.file == place
+    assert refused.value.kind == "extra"
+    with pytest.raises(IndexDamagedError):
+        IndexWriter(folder).remove([next(iter(toy_records(1))).asset_id])
+    with pytest.raises(IndexDamagedError):
+        stage_toys(IndexWriter(folder), toy_records(40)[30:])
+    with pytest.raises(IndexDamagedError):
+        Index.open(folder, check="full")
+    assert (own / "documents" / "thesis.txt").read_text() == "four years"
+    assert sorted(path.name for path in own.iterdir()) == ["documents"]
+
+
+def test_an_index_may_be_reached_by_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(folder)
+    before = len(Index.open(tmp_path / "mine"))
+    IndexWriter(tmp_path / "mine").remove([toy_records(1)[0].asset_id])
+    assert len(Index.open(folder)) == before - 1
+
+
 def test_changed_manifest(folder: Path) -> None:
     path = folder / MANIFEST
     sound = path.read_text()

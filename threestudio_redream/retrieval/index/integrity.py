@@ -11,7 +11,7 @@ from threestudio_redream.retrieval.errors import IndexDamagedError
 from threestudio_redream.retrieval.index.journal import STAGING, Journal
 from threestudio_redream.retrieval.index.manifest import MANIFEST, FileEntry, Manifest
 
-__all__ = ["Check", "check_files", "file_entry", "find_damage", "hash_file"]
+__all__ = ["Check", "check_files", "file_entry", "find_damage", "hash_file", "refuse_links"]
 
 Check = Literal["auto", "full", "quick"]
 _SPOTS, _SPOT_BYTES = 64, 4096
@@ -61,6 +61,29 @@ def find_damage(folder: Path, manifest: Manifest) -> list[IndexDamagedError]:
     return [problem for problem in found if problem] + _extra(folder, {entry.path for entry in entries})
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise IndexDamagedError if there is a link below ``folder``: through it a writer would reach files of others.
+
+    What a dead writer left behind is looked at, too. The folder itself may be a link.
+    """
+    for path in _links(folder):
+        raise IndexDamagedError(
+            "this is a link, and an index holds none",
+            file=path,
+            kind="extra",
+            received=path.rsplit("/", 1)[-1],
+            fix="Take it out of the folder; what it leads to was not touched",
+        )
+
+
+def _links(folder: Path) -> list[str]:
+    found = []
+    for root, folders, files in os.walk(folder):
+        paths = (Path(root) / name for name in (*folders, *files))
+        found += [path.relative_to(folder).as_posix() for path in paths if path.is_symlink()]
+    return sorted(found)
+
+
 def _problem(
     folder: Path, entry: FileEntry, known: dict[str, FileEntry], *, deep: bool, spot: bool
 ) -> IndexDamagedError | None:
@@ -91,12 +114,14 @@ def _problem(
 
 
 def _extra(folder: Path, known: set[str]) -> list[IndexDamagedError]:
-    """Files that no manifest names. What a writer is moving, or a dead one left behind, is not among them."""
+    """Files that no manifest names, and links. What a writer is moving, or a dead one left, is not among them."""
+    staged_links = [path for path in _links(folder) if path.split("/")[0] == STAGING]
     found: list[str] = []
     for root, folders, files in os.walk(folder):
         below = Path(root).relative_to(folder).as_posix()
         if below == ".":
             folders[:] = [name for name in folders if name != STAGING]
+            files = [name for name in files if name != STAGING]
         for name in [*files, *(f for f in folders if (Path(root) / f).is_symlink())]:
             path = name if below == "." else f"{below}/{name}"
             if path != MANIFEST and path not in known:
@@ -112,8 +137,8 @@ def _extra(folder: Path, known: set[str]) -> list[IndexDamagedError]:
             received=path.rsplit("/", 1)[-1],
             fix="Take it out of the folder",
         )
-        for path in sorted(found)
-        if not journal.covers(path) and os.path.lexists(folder / path)
+        for path in sorted([*found, *staged_links])
+        if (path in staged_links or not journal.covers(path)) and os.path.lexists(folder / path)
     ]
 
 

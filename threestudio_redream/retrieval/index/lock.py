@@ -17,6 +17,7 @@ __all__ = ["write_lock"]
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _ATTEMPTS = 20
+_POSIX_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
@@ -57,7 +58,7 @@ def _try_to_lock(path: Path) -> int | None:
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):  # the folder or the file was tidied away in between
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | _POSIX_FLAGS, 0o666)
             if not lock_file(handle):
                 os.close(handle)
                 return None

@@ -25,7 +25,7 @@ import numpy as np
 
 from threestudio_redream.retrieval.checks import Document, canonical_json
 from threestudio_redream.retrieval.errors import RetrievalError
-from threestudio_redream.retrieval.index.integrity import file_entry
+from threestudio_redream.retrieval.index.integrity import file_entry, refuse_links
 from threestudio_redream.retrieval.index.journal import STAGING, delete
 from threestudio_redream.retrieval.index.manifest import FileEntry, Manifest, PartEntry
 from threestudio_redream.retrieval.index.parts import Part, write_rows
@@ -202,8 +202,12 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     """A staging folder of the index in ``folder``, deleted unless the block moves it away.
 
     Its name tells others whether its maker still lives.
+
+    Raises:
+        IndexDamagedError: the index holds a link.
     """
     staging = folder / STAGING
+    refuse_links(folder)
     prefix = f"tmp-{_host()}-{os.getpid()}-"
     work = Path(_within(staging, lambda: tempfile.mkdtemp(prefix=prefix, dir=staging)))
     work.chmod(0o777 & ~_umask())

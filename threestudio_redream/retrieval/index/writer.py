@@ -18,7 +18,7 @@ import numpy as np
 
 from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.index.combine import Conflict, Plan, plan_additions, plan_removal
-from threestudio_redream.retrieval.index.integrity import check_files
+from threestudio_redream.retrieval.index.integrity import check_files, refuse_links
 from threestudio_redream.retrieval.index.journal import STAGING, Journal
 from threestudio_redream.retrieval.index.lock import write_lock
 from threestudio_redream.retrieval.index.manifest import MANIFEST, AnnEntry, Manifest, read_manifest
@@ -192,6 +192,7 @@ class IndexWriter:
     def _writing(self, wait_s: float) -> Iterator[Manifest]:
         """Hold the lock, with the folder tidied up before and after; gives the manifest in force."""
         staging = self.folder / STAGING
+        refuse_links(self.folder)  # an index of somebody else: what follows moves and deletes
         with write_lock(staging / "lock", wait_s):
             current = self._manifest() or Manifest(self.spec)
             Journal.read(self.folder).settle(self.folder, current.generation)
