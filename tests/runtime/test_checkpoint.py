@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -105,7 +105,7 @@ def test_damage_is_noticed_and_older_files_are_used(tmp_path):
 def test_foreign_files_are_refused(tmp_path):
     other = tmp_path / "weights.safetensors"
     save_file({"w": torch.ones(2)}, other)
-    with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
+    with pytest.raises(CheckpointError, match=r"weights alone.*system\.weights"):
         read_checkpoint(other)
     pickled = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}}, pickled)  # noqa: TID251 (the foreign file that must be refused)
@@ -146,19 +146,20 @@ def test_malformed_trees_give_named_errors(value):
         decode(value, {})
 
 
-json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
-        | st.tuples(inner, inner)
-    ),
+values = st.floats(-1e6, 1e6, width=32).map(lambda number: torch.tensor([number]))
+names = st.text() | st.integers() | st.sampled_from(["a", "b", "a/b", "0", "", "tensor", "key"])
+plain_tree = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | values,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4) | st.tuples(inner, inner),
     max_leaves=20,
 )
 
 
 @settings(max_examples=100, deadline=None)
-@given(json_like)
+@given(plain_tree)
+@example({"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}})
+@example({0: torch.zeros(1), "0": torch.ones(1)})
+@example({"": torch.zeros(1), "tensor": torch.ones(1)})
 def test_any_plain_tree_round_trips(tree):
     value, tensors = encode(tree)
     _assert_same(tree, decode(json.loads(json.dumps(value)), tensors))
@@ -191,6 +192,31 @@ def test_module_weights(tmp_path):
         load_module_weights(path, module_name="guidance")
     with pytest.raises(CheckpointError, match="exclude"):
         load_module_weights(path, module_name="geometry", ignore_modules=["material"])
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, caplog):
+    folder = tmp_path / "ckpts"
+    for step in (5, 10):
+        write_checkpoint(folder / f"epoch=0-step={step}.safetensors", {"global_step": step})
+    newest = folder / "epoch=0-step=10.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert resolve_checkpoint("last", tmp_path).name == "epoch=0-step=5.safetensors"
+    assert "step=10" in caplog.text
+    (folder / "epoch=0-step=5.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"No checkpoint of this trial can be read.*delete them"):
+        resolve_checkpoint("last", tmp_path)
+
+
+def test_weights_of_upstream_after_the_conversion_that_the_faq_gives(tmp_path):
+    old, new = tmp_path / "old.ckpt", tmp_path / "new.safetensors"
+    torch.save({"state_dict": {"geometry.a": torch.ones(2), "material.m": torch.zeros(1)}}, old)  # noqa: TID251
+    with pytest.raises(CheckpointError, match=r"safetensors\.torch\.save_file\(torch\.load"):
+        load_module_weights(old)
+    save_file(torch.load(old, weights_only=True)["state_dict"], new)  # noqa: TID251
+    state, epoch, step = load_module_weights(new)
+    assert (sorted(state), epoch, step) == (["geometry.a", "material.m"], 0, 0)
+    only, _, _ = load_module_weights(new, module_name="geometry")
+    assert torch.equal(only["a"], torch.ones(2))
 
 
 def test_lightning_plugin(tmp_path):

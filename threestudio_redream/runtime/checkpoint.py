@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = [
     "resolve_checkpoint",
     "write_checkpoint",
 ]
+
+log = logging.getLogger("pytorch_lightning")
 
 SUFFIX = ".safetensors"
 FORMAT = "redream-checkpoint-1"
@@ -74,7 +77,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(
-                    "The file is not a checkpoint of this project", received=metadata.get("format"), fix=_FOREIGN_FIX
+                    "The file holds weights alone, not the state of a run",
+                    received=str(path),
+                    fix="It can start a run (system.weights=FILE), not continue one (resume=FILE).",
                 )
             if len(metadata.get("tree", "")) > MAX_TREE_BYTES:
                 raise CheckpointError("The checkpoint's state tree is too large", received=len(metadata["tree"]))
@@ -100,18 +105,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 _FOREIGN_FIX = (
-    "Checkpoints written by upstream threestudio or plain Lightning are pickles and are not opened; "
-    "convert their weights to safetensors first."
+    "Checkpoints written by upstream threestudio or plain Lightning are pickles and are not opened; where you trust "
+    "one, safetensors.torch.save_file(torch.load(OLD)['state_dict'], NEW), then system.weights=NEW."
 )
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
-    """The newest readable checkpoint in ``folder``, judged by its step; damaged ones are skipped."""
+    """The newest readable checkpoint in ``folder``, judged by its step; damaged ones are skipped with a warning."""
     candidates = sorted(visible(Path(folder).glob(f"*{SUFFIX}")), key=_order, reverse=True)
     for path in candidates:
         try:
             read_checkpoint(path)
-        except CheckpointError:
+        except CheckpointError as error:
+            log.warning("Passing over a checkpoint: %s", error)
             continue
         return path
     return None
@@ -123,12 +129,20 @@ def resolve_checkpoint(resume: str | None, trial_dir: str | Path) -> Path | None
     ``last`` with no checkpoint yet means to start from the beginning.
 
     Raises:
-        CheckpointError: if a named file or folder holds no usable checkpoint.
+        CheckpointError: if a named file or folder holds no usable checkpoint, or all of this trial are damaged.
     """
     if resume is None:
         return None
     if resume == "last":
-        return newest_checkpoint(Path(trial_dir) / "ckpts")
+        folder = Path(trial_dir) / "ckpts"
+        newest = newest_checkpoint(folder)
+        if newest is None and any(visible(folder.glob(f"*{SUFFIX}"))):
+            raise CheckpointError(
+                "No checkpoint of this trial can be read",
+                received=str(folder),
+                fix="Restore one from a copy, or delete them to begin anew.",
+            )
+        return newest
     path = Path(resume)
     if path.is_dir():
         found = newest_checkpoint(path / "ckpts") or newest_checkpoint(path)
@@ -146,10 +160,10 @@ def resolve_checkpoint(resume: str | None, trial_dir: str | Path) -> Path | None
 def load_module_weights(
     path: str | Path, module_name: str | None = None, ignore_modules: Iterable[str] | None = None
 ) -> tuple[dict[str, Tensor], int, int]:
-    """The ``state_dict`` of a checkpoint, cut to one module or without some.
+    """The ``state_dict`` of a checkpoint, or plain safetensors, cut to one module or without some.
 
     Returns:
-        ``(state_dict, epoch, global_step)``; with ``module_name`` its prefix is taken off.
+        ``(state_dict, epoch, global_step)``, 0 and 0 for plain safetensors; ``module_name`` is taken off the names.
 
     Raises:
         CheckpointError: if both selections are given, or nothing is left.
@@ -158,7 +172,7 @@ def load_module_weights(
         raise CheckpointError(
             "module_name and ignore_modules exclude each other", received=(module_name, ignore_modules), fix="Give one."
         )
-    checkpoint = read_checkpoint(path)
+    checkpoint = _plain_weights(Path(path)) or read_checkpoint(path)
     state: dict[str, Tensor] = checkpoint["state_dict"]
     if ignore_modules is not None:
         ignored = tuple(f"{name}." for name in ignore_modules)
@@ -172,6 +186,18 @@ def load_module_weights(
                 "The checkpoint has no such module", received=module_name, fix=f"It holds: {', '.join(known)}."
             )
     return state, int(checkpoint["epoch"]), int(checkpoint["global_step"])
+
+
+def _plain_weights(path: Path) -> dict[str, Any] | None:
+    """Safetensors of another origin as a checkpoint of step 0; None for what is none, or ours."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            if (file.metadata() or {}).get("format") == FORMAT:
+                return None
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, UnicodeDecodeError):
+        return None
+    return {"state_dict": tensors, "epoch": 0, "global_step": 0}
 
 
 class SafeCheckpointIO(CheckpointIO):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from threestudio_redream.errors import RedreamError
+from threestudio_redream.errors import CheckpointError, RedreamError
 from threestudio_redream.runtime.threads import let_threads_wait
 
 __all__ = ["build_parser", "main", "run"]
@@ -98,8 +98,15 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     args.config = [str(shipped(name)) for name in args.config]
     cfg = load_config(*args.config, cli_args=overrides)
     checkpoint = resolve_checkpoint(cfg.resume, cfg.trial_dir)
+    training = not (args.validate or args.test or args.export)
+    if cfg.resume is not None and checkpoint is None and not training:
+        raise CheckpointError(
+            "This trial has no checkpoint",
+            received=cfg.trial_dir,
+            fix="Give the trial's own configuration (configs/parsed.yaml), or resume=FILE.",
+        )
     cfg.resume = None if checkpoint is None else str(checkpoint)
-    preflight(cfg, training=not (args.validate or args.test or args.export))
+    preflight(cfg, training=training)
     set_device("cuda:0" if accelerator == "cuda" else accelerator)
     pl.seed_everything(cfg.seed + get_rank(), workers=True, verbose=False)
     with advise_when_out_of_memory(cfg):

@@ -55,6 +55,8 @@ def _encode(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return node if math.isfinite(node) else {"$": "float", "v": repr(node)}
     if isinstance(node, Tensor):
         key = path.lstrip("/") or "tensor"
+        while key in tensors:  # {"a/b": x, "a": {"b": y}}, or {0: x, "0": y}
+            key += "'"
         tensors[key] = node.detach()
         return {"$": "tensor", "v": key}
     if isinstance(node, np.ndarray):

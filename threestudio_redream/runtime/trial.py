@@ -16,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
+from threestudio_redream import __version__
 from threestudio_redream.runtime.checkpoint import SUFFIX
 from threestudio_redream.runtime.config import dump_config
 from threestudio_redream.runtime.files import atomic_write_text
@@ -25,7 +26,6 @@ __all__ = ["ConfigSnapshot", "TrialCheckpoint", "code_version", "snapshot_code",
 log = logging.getLogger("pytorch_lightning")
 
 _PACKAGES = (
-    "threestudio-redream",
     "torch",
     "numpy",
     "pytorch-lightning",
@@ -75,14 +75,14 @@ class ConfigSnapshot(Callback):
         if not trainer.is_global_zero:
             return
         dump_config(self.folder / "parsed.yaml", self.config)
-        texts = [Path(file).read_text() for file in self.config_files]
+        texts = [Path(file).read_text("utf-8") for file in self.config_files]
         atomic_write_text(self.folder / "raw.yaml", "\n".join(texts))
 
 
 def write_command(trial_dir: str | Path, arguments: list[str]) -> None:
     """Write the command line that started the run to ``cmd.txt`` (appended to on a resume)."""
     path = Path(trial_dir) / "cmd.txt"
-    earlier = path.read_text() if path.is_file() else ""
+    earlier = path.read_text("utf-8") if path.is_file() else ""
     atomic_write_text(path, f"{earlier}python {shlex.join(arguments)}\n")
 
 
@@ -90,14 +90,14 @@ def code_version() -> str:
     """The git commit of this package's checkout, with ``+`` if tracked files were changed; else its version."""
     commit = _git("rev-parse", "--short=12", "HEAD")
     if not commit:
-        return importlib.metadata.version("threestudio-redream")
+        return __version__
     return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def snapshot_code(folder: str | Path) -> None:
     """Record what code ran: package versions, the git commit, uncommitted changes, and ``custom/`` sources."""
     folder = Path(folder)
-    versions = {}
+    versions = {"threestudio-redream": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -123,11 +123,12 @@ def snapshot_code(folder: str | Path) -> None:
 
 
 def _git(*arguments: str) -> str | None:
+    """What git says of this package's own checkout; None without one, whatever repository lies around it."""
     root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
     try:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
-        )
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()
+    return result.stdout.decode("utf-8", errors="replace").strip()
