@@ -1,4 +1,6 @@
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -174,3 +176,75 @@ def test_items_of_lists_are_set_by_number():
     with pytest.raises(ConfigError, match=r"does not have.*guidances\.2\.type") as error:
         load_config(text, cli_args=["system.guidances.2.type=d"], from_string=True)
     assert "from 0" in error.value.fix
+
+
+PROMPT = "exp_root_dir: %s\ntag: ${rmspace:${system.prompt},_}\nsystem:\n  prompt: ???\n"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a robot: blue",
+        '"cat" sitting',
+        '"a" and "b"',
+        "@home robot",
+        "[a robot",
+        "{robot}",
+        "a robot #1",
+        "1984",
+        "yes",
+        "null island, a robot",
+        "../../../../escaped",
+        "C:\\robots?*",
+        "ein Würfel, 藍色機器人",
+        "a very long robot " * 40,
+        "..",
+    ],
+)
+def test_any_prompt_is_a_prompt(tmp_path, prompt):
+    """What people type is no yaml, and the folder that bears its name lies where it should."""
+    cfg = load_config(PROMPT % (tmp_path / "out"), from_string=True, cli_args=[f"system.prompt={prompt}"])
+    assert cfg.system.prompt == prompt
+    folder = Path(cfg.trial_dir)
+    assert folder.is_dir()
+    assert folder.resolve().parent == (tmp_path / "out" / "default").resolve()
+    assert len(folder.name.encode()) < 200
+
+
+def test_long_prompts_do_not_share_a_folder(tmp_path):
+    names = []
+    for end in ("red", "blue"):
+        words = [f"system.prompt={'long ' * 60}{end}", "use_timestamp=false"]
+        names.append(load_config(PROMPT % tmp_path, from_string=True, cli_args=words).trial_name)
+    assert names[0] != names[1]
+
+
+def test_texts_without_quotes_and_other_values_with_yaml(tmp_path):
+    words = ["tag=1", "seed=7", "description=a: b", "system.prompt='quoted: one'", "system.negative_prompt=null"]
+    cfg = load_config(PROMPT % tmp_path, from_string=True, cli_args=words)
+    assert (cfg.tag, cfg.seed, cfg.description) == ("1", 7, "a: b")
+    assert cfg.system == {"prompt": "quoted: one", "negative_prompt": None}
+    with pytest.raises(ConfigError, match=r"not valid yaml.*system\.x=\[1.*quotes"):
+        load_config(PROMPT % tmp_path, from_string=True, cli_args=["system.x=[1"])
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("threestudio_redream.runtime.config.datetime", Clock)
+    text = f"{{name: n, tag: t, exp_root_dir: {tmp_path}}}"
+    trials = [load_config(text, from_string=True, cli_args=[f"seed={seed}"]) for seed in range(3)]
+    stamp = "@20260102-030405"
+    assert [trial.trial_name for trial in trials] == [f"t{stamp}", f"t{stamp}-2", f"t{stamp}-3"]
+    assert trials[2].timestamp == f"{stamp}-3"
+    resumed = load_config(text, from_string=True, cli_args=[f"timestamp={stamp}-2"])
+    assert resumed.trial_dir == trials[1].trial_dir
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"trial folder cannot be made.*exp_root_dir"):
+        load_config(f"{{tag: t, exp_root_dir: {tmp_path / 'file'}}}", from_string=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from packaging.version import parse as parse_version
+from yaml import YAMLError
 
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime.schedule import largest_value
@@ -34,13 +36,17 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b,
     "idiv": lambda a, b: a // b,
     "basename": os.path.basename,
-    "rmspace": lambda text, replacement: text.replace(" ", replacement),
+    "rmspace": lambda text, replacement: str(text).replace(" ", replacement),
     "tuple2": lambda s: OmegaConf.create([float(s), float(s)]),  # 2.3 does not resolve a plain list in place
     "gt0": lambda s: s > 0,
     "cmaxgt0": lambda s: largest_value(s) > 0,
     "not": lambda s: not s,
     "cmaxgt0orcmaxgt0": lambda a, b: largest_value(a) > 0 or largest_value(b) > 0,
 }
+
+_PROMPTS = ("prompt", "negative_prompt", "prompt_front", "prompt_side", "prompt_back", "prompt_overhead")
+_TEXTS = frozenset([*_PROMPTS, "tag", "name", "description", "timestamp", "exp_root_dir", "resume"])
+_LONGEST_NAME = 120  # bytes; with timestamp and suffixes below the 255 that file systems allow
 
 MODEL_KEY = "pretrained_model_name_or_path"
 
@@ -100,13 +106,32 @@ class ExperimentConfig:
                 received={"tag": self.tag, "use_timestamp": self.use_timestamp},
                 fix="Set tag=..., or use_timestamp=true.",
             )
-        if self.timestamp is None:  # a resumed parsed.yaml carries its own
-            stamped = self.use_timestamp and self.n_gpus <= 1
-            self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if stamped else ""
-        self.trial_name = self.tag + self.timestamp
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
+        # a resumed parsed.yaml carries its own
+        fresh = self.timestamp is None and self.use_timestamp and self.n_gpus <= 1
+        stamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if fresh else self.timestamp or ""
+        try:
+            while not self._make_trial(stamp, exist_ok=not fresh):  # somebody started one in the same second
+                day, second, *number = stamp.split("-")
+                stamp = f"{day}-{second}-{int(number[0]) + 1 if number else 2}"
+        except OSError as cause:
+            raise ConfigError(
+                f"The trial folder cannot be made: {cause.strerror}",
+                received=self.trial_dir,
+                fix="Set exp_root_dir to a folder that you can write to.",
+            ) from cause
+
+    def _make_trial(self, stamp: str, exist_ok: bool) -> bool:
+        self.timestamp = stamp
+        self.trial_name = _folder_name(self.tag) + stamp
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
-        os.makedirs(self.trial_dir, exist_ok=True)
+        try:
+            os.makedirs(self.trial_dir, exist_ok=exist_ok)
+        except FileExistsError:
+            if not exist_ok and os.path.isdir(self.trial_dir):
+                return False
+            raise
+        return True
 
 
 def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: bool = False, **kwargs: Any) -> Any:
@@ -114,7 +139,8 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
 
     Args:
         yamls: paths, or yaml texts with ``from_string``.
-        cli_args: ``key=value`` overrides, dots for nesting, yaml syntax for values.
+        cli_args: ``key=value`` overrides, dots for nesting, yaml syntax for values. Prompts, names and tags need no
+            quotes of yaml: ``prompt=a robot: blue`` is a text.
         kwargs: values that win over everything.
 
     Returns:
@@ -141,7 +167,7 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
         merged = cast(DictConfig, OmegaConf.merge(*parts))
         items = [argument for argument in cli_args if _is_list_item(merged, argument.split("=", 1)[0])]
         others = [argument for argument in cli_args if argument not in items]
-        merged = cast(DictConfig, OmegaConf.merge(merged, OmegaConf.from_cli(others), kwargs))
+        merged = cast(DictConfig, OmegaConf.merge(merged, *map(_override, others), kwargs))
         for argument in items:
             _set_list_item(merged, argument)
         _spread_model(merged)
@@ -153,6 +179,38 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
             fix="A ??? stands for a value you must give on the command line.",
         ) from cause
     return parse_structured(ExperimentConfig, merged)
+
+
+def _override(argument: str) -> DictConfig:
+    """``key=value`` as a nested configuration."""
+    key, text = argument.split("=", 1)
+    is_text = key.rsplit(".", 1)[-1] in _TEXTS and text != "null"
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    try:
+        if not is_text or quoted:
+            return OmegaConf.from_dotlist([argument])
+    except YAMLError as cause:
+        if not is_text:
+            raise ConfigError(
+                "A command-line value is not valid yaml",
+                received=argument,
+                fix="""Put it in quotes of its own: key="'value'".""",
+            ) from cause
+    literal = OmegaConf.create({})
+    OmegaConf.update(literal, key, text, force_add=True)
+    return literal
+
+
+def _folder_name(tag: str) -> str:
+    """A tag, often a prompt, as the name of one folder: no separators, and short enough for every file system."""
+    name = "".join("_" if character in '<>:"/\\|?*' or not character.isprintable() else character for character in tag)
+    if name.strip(".") == "":
+        return "_" * len(name)
+    encoded = name.encode("utf-8", errors="replace")
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: _LONGEST_NAME - 9].decode('utf-8', errors='ignore')}-{digest}"
 
 
 def _is_list_item(config: DictConfig, key: str) -> bool:
