@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -208,6 +209,14 @@ def test_an_old_python_hands_over_or_says_what_is_needed(
         setup(boot, shell)
     assert stop.value.code == 0
     assert called[0][0] == "/opt/python3.12"
+
+
+def test_an_old_python_can_read_the_script_far_enough_to_hand_over() -> None:
+    """Red Hat 8's python3 is 3.6, which knows no ``from __future__ import annotations``."""
+    tree = ast.parse((ROOT / "tools" / "bootstrap.py").read_text("utf-8"), feature_version=(3, 6))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign | ast.NamedExpr)]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]
 
 
 def test_the_script_needs_nothing_but_the_standard_library() -> None:

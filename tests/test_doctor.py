@@ -28,11 +28,11 @@ from threestudio_redream.doctor import (
     diagnose,
     examine,
     models,
-    probes,
     render,
 )
 from threestudio_redream.doctor.machine import _memory_available, _memory_limit, describe_machine
 from threestudio_redream.doctor.worker import try_component
+from threestudio_redream.installed import keep_torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = f"{sys.executable} -m pip "
@@ -109,6 +109,11 @@ def test_a_crash_costs_one_line_and_spares_the_rest_of_its_batch(fake) -> None:
     assert (before.status, after.status) == ("found", "found")
     assert (crashed.status, crashed.error) == ("broken", "importing or using it ended the process with SIGSEGV")
     assert left.error == "importing or using it ended the process with status 7: cannot open display"
+
+
+def test_a_component_may_say_anything_in_any_encoding(fake) -> None:
+    latin = fake("rd_latin", "import os; os.write(2, b'caf\\xe9\\n'); os._exit(3)")
+    assert one(latin).error == "importing or using it ended the process with status 3: caf\ufffd"
 
 
 def test_a_component_that_never_answers_is_broken(fake) -> None:
@@ -250,7 +255,7 @@ def test_installing_open_clip_keeps_the_build_of_torch(monkeypatch: pytest.Monke
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    assert probes._keep_torch() == ""
+    assert keep_torch() == ""
 
 
 def finding(name: str, status: str, **fields) -> Finding:

@@ -224,6 +224,16 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 # --- tree -------------------------------------------------------------------------------------------
 
 
+def test_the_sdist_is_the_repository() -> None:
+    """Tests that travel with it read what is beside them."""
+    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()]
+    named = {name for words in lines if words[0] in ("graft", "include") for name in words[1:]}
+    taken_anyway = {"README.md", "pyproject.toml", "setup.py", "MANIFEST.in", "threestudio_redream"}
+    for_git_alone = {".gitignore", ".pre-commit-config.yaml"}
+    top = {path.relative_to(ROOT).parts[0] for path in tracked_files()}
+    assert top - taken_anyway - for_git_alone == named
+
+
 def test_no_large_file_is_in_the_tree() -> None:
     sizes = {path: path.stat().st_size for path in tracked_files()}
     weights = {path for path in sizes if WEIGHTS in path.parents and path.suffix == ".safetensors"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threestudio_redream.installed import keep_torch
+
 __all__ = [
     "AssetError",
     "AssetLimitError",
@@ -78,5 +80,5 @@ class MissingExtraError(RedreamError, ImportError):
         detail = f": {type(cause).__name__}: {cause}" if cause is not None else ""
         super().__init__(
             f"{purpose} needs the package '{package}', which did not import{detail}",
-            fix=f"Install it with: pip install 'threestudio-redream[{extra}]'",
+            fix=f"Install it with: pip install 'threestudio-redream[{extra}]'{keep_torch()}",
         )

@@ -18,8 +18,6 @@ script answers at once and touches neither pip nor the network. Choices made ear
 ``--extras``) are kept until others are given.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -122,14 +122,7 @@ def main_job(python: Path, folder: Path, words: list[str]) -> Path:
     where = run([python, "-c", "import threestudio_redream as r; print(r.__file__)"], cwd=folder, env=environment)
     if Path(where.strip()).is_relative_to(ROOT) and not python.is_relative_to(ROOT):
         raise ReleaseError(f"the source tree was imported, not the installation: {where.strip()}")
-    command: list[str | Path] = [
-        python.with_name("redream"),
-        "launch",
-        "--config",
-        "custom_configs/redream.yaml",
-        "--gpu",
-        "cpu",
-    ]
+    command: list[str | Path] = [python.with_name("redream"), "launch", "--gpu", "cpu"]
     words = ["--config", "custom_configs/redream.yaml", "system.prompt_processor.prompt=a blue robot", *words]
     run([*command, *words], cwd=folder, env=environment)
     trials = list((folder / "outputs" / "redream").iterdir())

@@ -136,6 +136,17 @@ def test_refusals(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Index.open(folder).manifest.ann is None
 
 
+def test_a_key_is_whole_or_not_there(folder: Path, tmp_path: Path) -> None:
+    build_ann(folder, "coarse")
+    key = tmp_path / "state" / "threestudio-redream" / "ann.key"
+    assert len(key.read_bytes()) == 32
+    assert key.stat().st_mode & 0o077 == 0
+    assert [path.name for path in key.parent.iterdir()] == ["ann.key"]
+    key.write_bytes(b"")  # a full disk: with no key everybody could seal
+    with pytest.raises(RetrievalError, match=r"key.*is damaged.*0 bytes.*Delete that file"):
+        open_ann(Index.open(folder))
+
+
 def test_rows_that_change_during_the_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def save(self: Coarse, target: Path) -> None:
         np.save(target / "vectors.npy", self.vectors)

@@ -20,6 +20,7 @@ from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.retrieval.errors import IndexMismatchError, RetrievalError
 from threestudio_redream.retrieval.fetching import index_source
 from threestudio_redream.retrieval.fetching.on_demand import OnDemandViews
+from threestudio_redream.retrieval.index.manifest import MANIFEST, read_manifest
 from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.retrieval.views import ViewSpec
 from tools.mini.write_assets import write_assets
@@ -109,12 +110,16 @@ def test_the_sheet_is_a_picture(index: Path, tmp_path: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
 
-def test_info_and_verify(index: Path, copy: Path) -> None:
+def test_info_and_verify(index: Path, copy: Path, tmp_path: Path) -> None:
     values = redream_json("index", "info", index)
     assert (values["assets"], values["rejected"], values["views_per_asset"]) == (8, 1, 8)
     text = redream("index", "info", index)
     assert "8 assets" in text
     assert "exact" in text
+    assert "--rejected" in text
+    (refused,) = redream_json("index", "info", index, "--rejected")["refused"]
+    assert refused["reason"]
+    assert refused["reason"] in redream("index", "info", index, "--rejected")
     assert redream_json("index", "verify", index) == {"index": str(index), "ok": True, "problems": []}
     assert "sound" in redream("index", "verify", index, "--no-encoder")
     part = next(copy.glob("parts/*/text.npy"))
@@ -124,6 +129,13 @@ def test_info_and_verify(index: Path, copy: Path) -> None:
     answer = redream_json("index", "verify", copy, status=1)
     assert not answer["ok"]
     assert answer["problems"][0]["file"].endswith("text.npy")
+    shutil.copytree(copy, elsewhere := tmp_path / "elsewhere")
+    manifest = read_manifest(elsewhere)
+    far = replace(manifest.spec, encoder=replace(manifest.spec.encoder, name="hf:nobody/nothing"))
+    (elsewhere / MANIFEST).write_bytes(replace(manifest, spec=far).to_bytes())
+    problems = redream_json("index", "verify", elsewhere, status=1)["problems"]
+    assert any(row["file"].endswith("text.npy") for row in problems), "also where the encoder cannot be had"
+    assert len(problems) == 2
     redream("index", "verify", copy, status=1)
     assert not redream_json("index", "verify", copy / "nowhere", status=1)["ok"]
 

@@ -14,7 +14,7 @@ from threestudio_redream.runtime import registry
 from threestudio_redream.runtime.checkpoint import newest_checkpoint, read_checkpoint
 from threestudio_redream.runtime.device import choose_accelerator, get_device, get_rank, set_device
 from threestudio_redream.runtime.interrupt import graceful_interrupt
-from threestudio_redream.runtime.launch import build_parser, main
+from threestudio_redream.runtime.launch import _select_device, build_parser, main
 
 YAML = """
 name: toy
@@ -273,11 +273,28 @@ def test_devices(monkeypatch):
     assert get_device() == torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_accelerator("0") == "mps"
+    assert choose_accelerator("0") == choose_accelerator("mps") == "mps"
+    with pytest.raises(ConfigError, match=r"no such CUDA device.*'7'"):
+        choose_accelerator("7")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"no MPS device"):
+        choose_accelerator("mps")
     with pytest.raises(ConfigError, match="tpu"):
         choose_accelerator("tpu")
     with pytest.raises(ConfigError, match=r"A run uses one device.*0,1"):
         choose_accelerator("0,1")
+
+
+def test_a_cluster_chooses_the_gpu(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert _select_device("0") == "cuda"
+    assert not caplog.records
+    assert _select_device("1") == "cuda"
+    assert "overruled by CUDA_VISIBLE_DEVICES=3" in caplog.text
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert _select_device("2") == "cuda"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
 
 
 def test_entry_script_is_thin():

@@ -1,7 +1,6 @@
 """What this machine can do: each component found, missing or broken, and the command that cures it.
 
-Nothing is imported into the calling process: every component is tried in a child process, so one that
-crashes on import costs its own line and nothing else.
+Every component is tried in a child process, so one that crashes on import costs its own line and nothing else.
 """
 
 from __future__ import annotations

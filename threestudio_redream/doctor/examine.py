@@ -100,7 +100,13 @@ def _run_batch(probes: Sequence[Probe], timeout: float) -> dict[str, dict[str, A
         command = [sys.executable, _WORKER]
         try:
             done = subprocess.run(
-                command, input=json.dumps(request), capture_output=True, text=True, timeout=timeout, check=False
+                command,
+                input=json.dumps(request),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",  # what a native library says is in any encoding
+                timeout=timeout,
+                check=False,
             )
             output, ending = done.stdout, _describe_exit(done.returncode, done.stderr)
         except subprocess.TimeoutExpired as error:

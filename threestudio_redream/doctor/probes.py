@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import sys
 from dataclasses import dataclass
+
+from threestudio_redream.installed import keep_torch
 
 __all__ = ["CAPABILITIES", "PROBES", "Capability", "Probe"]
 
@@ -56,14 +57,6 @@ _WANTS_PYPI_TORCH = sys.platform == "darwin" or shutil.which("nvidia-smi") is no
 _TORCH_INSTALL = "install torch" + ("" if _WANTS_PYPI_TORCH else " --index-url https://download.pytorch.org/whl/cpu")
 
 
-def _keep_torch() -> str:
-    """Further words for a pip command that would otherwise bring a newer torch, of another build."""
-    try:
-        return f" 'torch=={importlib.metadata.version('torch')}'"
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def _base(requirement: str, module: str, purpose: str, batch: str = "light", **more: str) -> Probe:
     return Probe(requirement, module, purpose, required=True, batch=batch, **more)
 
@@ -107,7 +100,7 @@ PROBES: tuple[Probe, ...] = (
         "OpenCLIP encoders",
         batch="open_clip",
         licence="MIT",
-        install=f"install 'open_clip_torch>=3.3'{_keep_torch()}",
+        install=f"install 'open_clip_torch>=3.3'{keep_torch()}",
         repair="install --force-reinstall --no-deps 'open_clip_torch>=3.3'",
     ),
     Probe("faiss-cpu>=1.9", "faiss", "search in large indexes", batch="faiss", licence="MIT"),
@@ -153,13 +146,16 @@ class Capability:
 _RENDER = ("numpy", "numba", "trimesh", "pillow")
 _TRAIN = ("torch", "pytorch-lightning", "omegaconf", "safetensors", "tensorboard", *_RENDER)
 _MODELS = ("torch", "safetensors", "accelerate", "diffusers", "peft", "transformers")
+_EXPORT = ("numpy", "trimesh", "pillow", "scikit-image", "xatlas")
+_REQUIRED = tuple(probe.name for probe in PROBES if probe.required)
 
 CAPABILITIES: tuple[Capability, ...] = (
+    Capability("text to 3D (launch.py --config custom_configs/redream.yaml)", _REQUIRED),
     Capability("load and render 3D files (redream render)", _RENDER),
     Capability("fit a field to a mesh (launch.py)", _TRAIN),
     Capability("mini lab models (diffusers, transformers)", _MODELS),
-    Capability("export a textured GLB", ("numpy", "trimesh", "pillow", "scikit-image", "xatlas")),
+    Capability("export a textured GLB", _EXPORT),
     Capability("turntable video", ("av",)),
     Capability("train on a GPU", _TRAIN, device=("cuda", "mps")),
-    Capability("run inside upstream threestudio", (*_TRAIN, "threestudio"), device=("cuda",)),
+    Capability("run inside upstream threestudio", (*_REQUIRED, "threestudio"), device=("cuda",)),
 )

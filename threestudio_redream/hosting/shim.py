@@ -30,7 +30,7 @@ except ModuleNotFoundError as cause:
         raise
     raise ModuleNotFoundError(
         "threestudio-redream is not installed in the environment that runs threestudio. In that environment: "
-        "python -m pip install threestudio-redream, or python -m pip install -e FOLDER_OF_ITS_CLONE.",
+        "python -m pip install -e FOLDER_OF_ITS_CLONE.",
         name=cause.name,
     ) from cause
 

@@ -207,11 +207,18 @@ def merge(
 
 
 @index_app.command("info")
-def info(index: ReadIndex, as_json: Json = False) -> None:
+def info(
+    index: ReadIndex,
+    rejected: Annotated[bool, typer.Option("--rejected", help="List the refused files, with reasons.")] = False,
+    as_json: Json = False,
+) -> None:
     """Say what an index holds and how it was made."""
     from threestudio_redream.retrieval.index.reader import Index
 
-    values = Index.open(index, check="quick").info()
+    opened = Index.open(index, check="quick")
+    values = opened.info()
+    if rejected:
+        values["refused"] = list(opened.rejected())
     if as_json:
         typer.echo(json.dumps(values, indent=1))
         return
@@ -220,7 +227,12 @@ def info(index: ReadIndex, as_json: Json = False) -> None:
     typer.echo(f"{index}: {values['assets']} assets ({values['assets_with_views']} with views), {size:.1f} MB")
     typer.echo(f"encoder      {encoder['name']}, {encoder['dim']} numbers, fingerprint {encoder['fingerprint'][:16]}")
     typer.echo(f"views        {values['views_per_asset']} per asset, stored as {values['dtype']}")
-    typer.echo(f"refused      {values['rejected']} files, listed with reasons in the index")
+    typer.echo(
+        f"refused      {values['rejected']} files{'' if rejected or not values['rejected'] else '; why: --rejected'}"
+    )
+    for line in values.get("refused", ()):
+        words = ", ".join(f"{key}: {value}" for key, value in line.items())
+        typer.echo("  " + "".join(letter if letter.isprintable() else "?" for letter in words))
     typer.echo(f"threshold    {json.dumps(calibration) if calibration else 'not calibrated'}")
     typer.echo(f"approximate  {json.dumps(values['ann']) if values['ann'] else 'no; search is exact'}")
 
@@ -239,11 +251,16 @@ def verify(
     from threestudio_redream.retrieval.index.manifest import read_manifest
     from threestudio_redream.retrieval.index.verify import verify_index
 
+    opened, problems = None, list[RedreamError]()
     try:
-        opened = open_encoder(read_manifest(index).spec.encoder.name, texts_only=True) if encoder else None
-        problems: list[RedreamError] = list(verify_index(index, opened))
+        name = read_manifest(index).spec.encoder.name
+        try:
+            opened = open_encoder(name, texts_only=True) if encoder else None
+        except RedreamError as error:  # the files are checked all the same
+            problems.append(error)
+        problems += verify_index(index, opened)
     except RedreamError as error:
-        problems = [error]
+        problems.append(error)
     if as_json:
         rows = [
             {
@@ -316,7 +333,7 @@ def _build(
     else:
         typer.echo(f"{summary['work']}: {summary['chunks_done']} of {summary['chunks']} chunks are done")
     if summary.get("assets") == 0:
-        typer.echo("redream: not one asset could be used; redream index info says why each was refused", err=True)
+        typer.echo("redream: not one asset could be used; redream index info --rejected says why", err=True)
         raise typer.Exit(1)
 
 

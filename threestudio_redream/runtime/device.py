@@ -24,11 +24,11 @@ def get_rank() -> int:
 def choose_accelerator(gpu: str = "auto") -> str:
     """``"cuda"``, ``"mps"`` or ``"cpu"`` for the ``--gpu`` flag.
 
-    ``gpu`` is ``"cpu"``, ``"mps"``, ``"auto"``, or a CUDA index such as ``"0"``. An index falls back
-    to the best device present when there is no CUDA device, because upstream's default is ``"0"``.
+    ``gpu`` is ``"cpu"``, ``"mps"``, ``"auto"``, or a CUDA index such as ``"0"``. Index 0 falls back
+    to the best device present when there is no CUDA device, because it is upstream's default.
 
     Raises:
-        ConfigError: if the text is none of these, or names several devices.
+        ConfigError: if the text is none of these, or names several devices, or one that is not there.
     """
     text = gpu.strip().lower()
     if text == "cpu":
@@ -45,8 +45,12 @@ def choose_accelerator(gpu: str = "auto") -> str:
         )
     if text != "mps" and torch.cuda.is_available():
         return "cuda"
+    if text not in ("0", "auto", "mps"):
+        raise ConfigError("There is no such CUDA device", received=gpu, fix="nvidia-smi lists them; or --gpu cpu.")
     if torch.backends.mps.is_available():
         return "mps"
+    if text == "mps":
+        raise ConfigError("There is no MPS device", received=gpu, fix="Use --gpu auto, or --gpu cpu.")
     return "cpu"
 
 

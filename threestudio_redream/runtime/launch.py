@@ -205,8 +205,12 @@ def _select_device(gpu: str) -> str:
     ``CUDA_VISIBLE_DEVICES`` of the caller, as a cluster sets it, is left as it is: the run takes the first it names.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    if not os.environ.get("CUDA_VISIBLE_DEVICES") and gpu.strip().isdigit():
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu.strip()
+    index, preset = gpu.strip(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if preset and index.isdigit() and index != "0":
+        log.warning("--gpu %s is overruled by CUDA_VISIBLE_DEVICES=%s: the first of these is used", index, preset)
+        gpu = "0"
+    elif not preset and index.isdigit():
+        os.environ["CUDA_VISIBLE_DEVICES"] = index
     from threestudio_redream.runtime.device import choose_accelerator
 
     return choose_accelerator(gpu)

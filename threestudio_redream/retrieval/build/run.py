@@ -28,6 +28,7 @@ from threestudio_redream.retrieval.build.plan import BuildSettings, Plan, Source
 from threestudio_redream.retrieval.index.manifest import MANIFEST, read_manifest
 from threestudio_redream.retrieval.views import ViewSpec
 from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.runtime.locks import require_locks
 
 __all__ = ["STEPS", "BuildSettings", "Progress", "SourceSpec", "build_index", "settings_of_index"]
 
@@ -73,6 +74,7 @@ def build_index(
             read. IndexMismatchError: the index was made with other settings. RetrievalError: chunks are missing.
         WorkerDiedError: workers die and no single asset is to blame.
     """
+    require_locks()
     started, out = time.perf_counter(), Path(out)
     steps = _check_steps(steps, shard)
     folder = Path(work) if work is not None else work_folder(out)

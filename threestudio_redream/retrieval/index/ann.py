@@ -7,10 +7,12 @@ that this user built it on this machine; an index from elsewhere brings vectors,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,7 @@ __all__ = ["AnnSearcher", "build_ann", "measure_recall", "open_ann"]
 
 TARGET_RECALL = 0.98
 _BLOCK = 16_384
+_KEY_BYTES = 32
 _QUERIES = 200
 _NOISE = 0.5  # a query is a caption vector plus noise of half its length: a cosine of about 0.9 with it
 
@@ -190,16 +193,33 @@ def _key() -> bytes:
     path = Path(base) / "threestudio-redream" / "ann.key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes()
     except OSError as error:
         raise RetrievalError(
             "there is no place to keep the key that seals approximate indexes",
             received=str(error),
             fix="Set REDREAM_STATE_DIR to a folder that you can write to",
         ) from error
-    else:
+    if len(key) != _KEY_BYTES:
+        raise RetrievalError(
+            "the key that seals approximate indexes is damaged",
+            received=f"{len(key)} bytes in {path}",
+            fix="Delete that file and build the approximate indexes again",
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Complete or not there, and never replaced: two processes may come here at once."""
+    handle, work = tempfile.mkstemp(dir=path.parent)  # for this user alone
+    try:
         with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(work, path)
+    finally:
+        os.unlink(work)
