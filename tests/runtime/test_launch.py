@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from toy import ToyGeometry, ToySystem
 
 from threestudio_redream.errors import ConfigError
@@ -100,6 +101,8 @@ def test_resume_is_bit_exact(workspace):
         for key in first[index]:
             assert torch.equal(first[index][key], second[index][key])
     assert torch.equal(whole["redream_rng"]["torch"], parts["redream_rng"]["torch"])
+    # the file that a resumed run leaves does not lead back to where that one began
+    assert OmegaConf.load("outputs/toy/parts/configs/parsed.yaml").resume is None
 
 
 def test_test_validate_and_export_use_the_checkpoints_clock(workspace):
@@ -111,6 +114,13 @@ def test_test_validate_and_export_use_the_checkpoints_clock(workspace):
     assert len(list(Path("outputs/toy/t/save/it4-test").glob("*.png"))) == 3
     assert main(["--config", parsed, "--gpu", "cpu", "--validate", "resume=outputs/toy/t"]) == 0
     assert main(["--config", parsed, "--gpu", "cpu", "--export", "resume=outputs/toy/t/ckpts/last.ckpt"]) == 0
+
+
+@pytest.mark.parametrize("stage", ["--test", "--validate", "--export"])
+def test_last_of_a_trial_without_checkpoints_is_refused(workspace, stage, capsys):
+    """A shipped configuration names a new trial: its last checkpoint is none, and untrained weights help nobody."""
+    assert _launch("tag=fresh", "resume=last", stage) == 2
+    assert "This trial has no checkpoint" in capsys.readouterr().err
 
 
 def test_hook_order(workspace):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import logging
@@ -74,7 +75,9 @@ class ConfigSnapshot(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        dump_config(self.folder / "parsed.yaml", self.config)
+        config = copy.deepcopy(self.config)
+        config.resume = None  # whoever takes the file again says where from: the one of this start grows old
+        dump_config(self.folder / "parsed.yaml", config)
         texts = [Path(file).read_text("utf-8") for file in self.config_files]
         atomic_write_text(self.folder / "raw.yaml", "\n".join(texts))
 
