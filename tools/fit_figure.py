@@ -21,6 +21,12 @@ from threestudio_redream.runtime.config import load_config, parse_structured
 AZIMUTHS = (30.0, 150.0, 270.0)  # degrees
 
 
+def in_world(mesh: Asset) -> Asset:
+    """An exported GLB in the frame that it was made in: scale and place are right already."""
+    turn = axis_rotation("+y", "+z").T.astype(np.float32)
+    return replace(mesh, vertices=mesh.vertices @ turn, normals=mesh.normals @ turn)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trial", type=Path)
@@ -35,9 +41,7 @@ def main() -> None:
     step = json.loads((args.trial / "save" / "metrics.json").read_text())["step"]
     views = parse_structured(AssetViewsConfig, cfg.data)
     size = views.eval_height
-    turn = axis_rotation("+y", "+z").T.astype(np.float32)
-    mesh = load_asset(args.trial / "save" / f"it{step}-export" / "model.glb")
-    mesh = replace(mesh, vertices=mesh.vertices @ turn, normals=mesh.normals @ turn)
+    mesh = in_world(load_asset(args.trial / "save" / f"it{step}-export" / "model.glb"))
     cameras = orbit_c2w(np.array(AZIMUTHS), views.eval_elevation_deg, views.eval_camera_distance)
     count = len(list((args.trial / "save" / f"it{step}-test").glob("*.png")))
 
