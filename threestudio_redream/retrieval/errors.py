@@ -9,7 +9,6 @@ __all__ = [
     "IndexBusyError",
     "IndexDamagedError",
     "IndexMismatchError",
-    "LicenceError",
     "RetrievalError",
     "SourceError",
 ]
@@ -48,7 +47,3 @@ class SourceError(RetrievalError):
 
 class FetchError(RetrievalError):
     """A download failed, or gave something else than the asset it was to give."""
-
-
-class LicenceError(RetrievalError):
-    """A licence does not allow the asset to be used as asked."""
