@@ -152,6 +152,76 @@ def test_a_failed_run_is_a_row_and_stops_nothing(tmp_path):
     assert read_result(broken.folder(CELLS[0])) is None
 
 
+def test_a_run_that_was_begun_with_other_settings_does_not_go_on_with_these(tmp_path):
+    """Its checkpoint is of those, and the row would say these."""
+    first, other = harness(tmp_path), harness(tmp_path, "trainer.max_steps=7")
+    folder = first.folder(CELLS[0])
+    (folder / "ckpts").mkdir(parents=True)
+    (folder / "settings.txt").write_text(first.settings(CELLS[0]))
+    with pytest.raises(ConfigError, match=r"begun with other settings.*dreamfusion/a-blue-robot-0"):
+        run_cell(other, CELLS[0])
+    (folder / "settings.txt").unlink()
+    (folder / "ckpts" / "last.safetensors").write_bytes(b"of nobody knows what")
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        run_cell(first, CELLS[0])
+    assert not (folder / "result.json").exists()
+
+
+def test_failures_of_other_settings_are_not_forgotten(tmp_path):
+    broken = harness(tmp_path)
+    folder = broken.folder(CELLS[0])
+    folder.mkdir(parents=True)
+    row = {"method": "dreamfusion", "prompt": "a blue robot", "seed": 0, "status": "failed", "settings": "other"}
+    (folder / "result.json").write_text(json.dumps(row))
+    with pytest.raises(ConfigError, match="other settings"):
+        forget_failures(broken, CELLS)
+    assert read_result(folder) == row
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("status", [-signal.SIGTERM, 128 + signal.SIGTERM, 130])
+def test_a_shutdown_is_no_failure(tmp_path, monkeypatch, status):
+    def stopped(command, **options):
+        return subprocess.CompletedProcess(command, status)
+
+    made = harness(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("threestudio_redream.evaluation.bench.runs.subprocess.run", stopped)
+        patch.setattr("threestudio_redream.evaluation.bench.runs.code_version", lambda: "x")
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(made, CELLS[0])
+    assert read_result(made.folder(CELLS[0])) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "../../../elsewhere"},
+        {"method": "redream"},
+        {"seed": "</figcaption><script>"},
+        {"seed": False},
+        {"seed": 0.0},
+        {"prompt": "a red robot"},
+    ],
+)
+def test_a_row_is_of_the_cell_that_its_place_names(finished, tmp_path, change):
+    """Rows of another machine decide no path, no markup, and not for whom they count."""
+    made, _ = finished
+    results = tmp_path / "results"
+    write_results(results, open_suite("mini"), collect(made, CELLS), {}, made.folder_of)
+    path = results / "runs" / CELLS[0].method / f"{CELLS[0].name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    here = harness(tmp_path / "work")
+    with pytest.raises(ConfigError, match="not of the run that its place names"):
+        adopt(here, CELLS, results)
+    assert not (tmp_path / "work").exists()
+    folder = here.folder(CELLS[0])
+    folder.mkdir(parents=True)
+    shutil.copy(path, folder / "result.json")
+    with pytest.raises(ConfigError, match="not of the run that its place names"):
+        collect(here, CELLS)
+
+
 def test_missing_views_are_a_failed_row(finished, tmp_path):
     """A run whose views are gone is not scored by what is left of them."""
     made, _ = finished

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from threestudio_redream.evaluation.renders import Protocol, RendersError, open_renders
+from threestudio_redream.evaluation.renders import Protocol, Renders, RendersError, open_renders
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEWS, SIDE = 7, 16
@@ -163,6 +164,16 @@ def test_arrays_are_read_and_nan_is_refused(tmp_path: Path) -> None:
     assert "outside" in refusal(tmp_path).problem
     np.save(tmp_path / "2.npy", np.array([{}], object), allow_pickle=True)
     assert refusal(tmp_path).kind == "unreadable"
+
+
+@pytest.mark.parametrize("views", [5, 9, 12, 13, 37, 120])
+def test_a_turn_goes_once_around(views: int) -> None:
+    """The last picture repeats the first; of fewer than twelve others each is taken once."""
+    shown = Renders(torch.arange(views).float()[:, None, None, None].expand(views, 1, 1, 3), None, {})
+    chosen = shown.turn()[0][:, 0, 0, 0].numpy() * 360.0 / (views - 1)
+    count = min(12, views - 1)
+    assert len(chosen) == count
+    assert np.abs(chosen - np.arange(count) * 360.0 / count).max() <= 180.0 / (views - 1)
 
 
 def test_a_mesh_is_rendered_by_the_protocol(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import re
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from threestudio_redream.assets import Asset, Material, sample_asset
 from threestudio_redream.assets.glb_writer import encode_glb
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.evaluation.report import view3d, write_report
+from threestudio_redream.evaluation.report import prompt_of, view3d, write_report
+from threestudio_redream.evaluation.report.reading import newest
 from threestudio_redream.evaluation.report.view3d import _scene
 
 
@@ -131,6 +133,32 @@ def test_damaged_files_are_passed_over(trial):
     (trial / "csv_logs" / "version_0" / "metrics.csv").write_bytes(b"\xff\xfe\x00step")
     page = write_report(trial).read_text("utf-8")
     assert "0.png cannot be shown" in page
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a robot's hat: blue",
+        'a man saying "hi"',
+        "a highly detailed render of " + "a very long " * 12 + "ship",
+        "a # b",
+    ],
+)
+def test_the_prompt_is_the_one_of_the_configuration(tmp_path, prompt):
+    config = OmegaConf.create({"system": {"prompt_processor": {"prompt": prompt}}, "prompt": "another"})
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "parsed.yaml").write_text(OmegaConf.to_yaml(config), "utf-8")
+    assert prompt_of(tmp_path) == prompt
+    (tmp_path / "configs" / "parsed.yaml").write_text("system: [", "utf-8")
+    assert prompt_of(tmp_path) == tmp_path.name
+
+
+def test_the_newest_mesh_is_of_the_last_step(tmp_path):
+    for step in (500, 1000, 20):
+        (tmp_path / f"it{step}-export").mkdir()
+        (tmp_path / f"it{step}-export" / "model.glb").write_bytes(b"x")
+    (found,) = newest(tmp_path.glob("it*-export/*.glb"))
+    assert found.parent.name == "it1000-export"
 
 
 def test_another_folder_is_refused(tmp_path):

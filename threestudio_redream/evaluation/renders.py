@@ -92,7 +92,9 @@ class Renders:
 
     def turn(self, count: int = 12) -> tuple[Tensor, Tensor | None]:
         """The views nearest to ``count`` even azimuths, the first from the front, without the repeated end."""
-        chosen = [round(i * (len(self.rgb) - 1) / count) for i in range(min(count, len(self.rgb) - 1))]
+        around = len(self.rgb) - 1
+        count = min(count, around)
+        chosen = [round(i * around / count) for i in range(count)]
         return self.rgb[chosen], None if self.opacity is None else self.opacity[chosen]
 
 

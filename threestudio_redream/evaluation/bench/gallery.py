@@ -98,7 +98,7 @@ def _retrieved(folders: Sequence[Path]) -> list[str]:
 
 
 def _run(prompt: str, row: Mapping[str, Any], folder: Path, sprites: list[str]) -> str:
-    label = f"seed {row['seed']}"
+    label = escaped(f"seed {row['seed']}")
     if row["status"] != "ok":
         return (
             f'<figure class="run"><p>failed: {escaped(row.get("reason"))}</p><figcaption>{label}</figcaption></figure>'

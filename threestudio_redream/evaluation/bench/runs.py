@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,8 +36,9 @@ from threestudio_redream.shipped import shipped
 
 __all__ = ["RESULT", "Harness", "read_result", "read_row", "refuse_other_settings", "run_cell"]
 
-RESULT = "result.json"
+RESULT, BEGUN = "result.json", "settings.txt"
 LOG_TAIL, MAX_RESULT = 2000, 2**24
+_STOPPED = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGTERM, -1, 129)  # 1 is SIGHUP, which Windows lacks
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -211,6 +213,7 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
             "overrides": harness.overrides(cell),
             "commit": code_version(),
         }
+        _begin(folder, base)
         began = time.perf_counter()
         resumed = any((folder / "ckpts").glob("*"))
         reason = _launch(harness, cell, handle)
@@ -228,6 +231,19 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
         for path in (folder / "ckpts").glob("*"):
             path.unlink()
     return row
+
+
+def _begin(folder: Path, base: Mapping[str, Any]) -> None:
+    """Note the settings before the run starts, so that it goes on with these or not at all."""
+    note = folder / BEGUN
+    earlier = note.read_text("utf-8") if note.is_file() else None
+    if earlier not in (None, base["settings"]) or (earlier is None and any((folder / "ckpts").glob("*"))):
+        raise ConfigError(
+            "An interrupted run was begun with other settings than these",
+            received=f"{base['method']}/{folder.name}",
+            fix="Repeat the options that it was begun with (--set, --root), or give this sweep another --work.",
+        )
+    atomic_write_text(note, base["settings"])
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -250,8 +266,14 @@ def refuse_other_settings(harness: Harness, cell: Cell, row: Mapping[str, Any]) 
     """Check that a row belongs to this sweep.
 
     Raises:
-        ConfigError: it was made with other settings.
+        ConfigError: it is of another cell, or was made with other settings.
     """
+    if {key: row.get(key) for key in asdict(cell)} != asdict(cell) or type(row.get("seed")) is not int:
+        raise ConfigError(
+            "A result is not of the run that its place names",
+            received=f"{cell.method}/{cell.name}",
+            fix="Take it away; whoever wrote it did not write it with redream bench.",
+        )
     if row.get("settings") != harness.settings(cell):
         raise ConfigError(
             "A run was made with other settings than these",
@@ -276,8 +298,8 @@ def _launch(harness: Harness, cell: Cell, lock: int) -> str:
             pass_fds=(lock,),
             check=False,
         )
-    if done.returncode == 130:
-        raise KeyboardInterrupt
+    if done.returncode == 130 or done.returncode in _STOPPED:
+        raise KeyboardInterrupt  # a shutdown or a preemption is no failure of the run: it goes on next time
     if done.returncode == 0:
         return ""
     tail = log.read_bytes()[-LOG_TAIL:].decode("utf-8", errors="replace")

@@ -68,7 +68,7 @@ def collect(harness: Harness, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         if row is None:
             continue
         refuse_other_settings(harness, cell, row)
-        found.append({"name": cell.name, **row})
+        found.append({**row, "name": cell.name})
     return found
 
 
@@ -106,7 +106,11 @@ def adopt(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
 
 def forget_failures(harness: Harness, cells: Iterable[Cell]) -> int:
     """Delete the rows of failed runs, so that a sweep tries them again; returns how many."""
-    rows = {harness.folder(cell): read_result(harness.folder(cell)) for cell in cells}
+    rows = {}
+    for cell in cells:
+        rows[harness.folder(cell)] = row = read_result(harness.folder(cell))
+        if row is not None:
+            refuse_other_settings(harness, cell, row)
     failed = [folder for folder, row in rows.items() if row is not None and row["status"] != "ok"]
     for folder in failed:
         (folder / RESULT).unlink()

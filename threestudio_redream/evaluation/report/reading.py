@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,11 @@ def read_number(value: Any) -> float:
 
 
 def newest(paths: Iterable[Path], count: int = 1) -> list[Path]:
-    """The last ``count`` by step; names start with ``it<step>-``."""
+    """The last ``count`` by step; their names, or those of their folders, start with ``it<step>-``."""
 
     def step(path: Path) -> int:
-        digits = path.name[2:].split("-")[0]
-        return int(digits) if digits.isdigit() else -1
+        found = (re.match(r"it(\d{1,12})-", name) for name in (path.name, path.parent.name))
+        return next((int(match[1]) for match in found if match), -1)
 
     return sorted(visible(paths), key=step)[-count:]
 
@@ -78,7 +79,13 @@ def prompt_of(trial: Path) -> str:
     retrieved = read_json(trial / "save" / "retrieved" / "retrieved.json")
     if isinstance(retrieved, dict) and isinstance(retrieved.get("prompt"), str):
         return str(retrieved["prompt"])
-    for line in read_text(trial / "configs" / "parsed.yaml").splitlines():
-        if line.strip().startswith("prompt: "):
-            return line.split(":", 1)[1].strip().strip("'\"")
-    return trial.name
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        config = OmegaConf.create(read_text(trial / "configs" / "parsed.yaml"))
+        prompt = OmegaConf.select(config, "system.prompt_processor.prompt", throw_on_resolution_failure=False)
+    except (ValueError, OmegaConfBaseException, YAMLError, RecursionError):
+        prompt = None
+    return prompt if isinstance(prompt, str) else trial.name
