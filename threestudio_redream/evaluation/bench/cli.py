@@ -25,8 +25,10 @@ def bench(
     seeds: Annotated[str, typer.Option(help="Like 0,1,2; left out: the suite's.")] = "",
     prompts: Annotated[int | None, typer.Option(help="The first so many for every method.")] = None,
     executor: Annotated[str, typer.Option(help="local, slurm or ray.")] = "local",
-    workers: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each run; left out: the cores shared by the workers.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each run; left out: the cores shared by the workers.")
+    ] = None,
     gpu: Annotated[str, typer.Option(help="As for launch.py; left out: cpu for mini, auto for paper.")] = "",
     work: Annotated[Path | None, typer.Option(help="Folder of the runs; left out: outputs/bench/SUITE.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; left out: benchmarks/results/SUITE.")] = None,

@@ -1,4 +1,4 @@
-"""``mesh-exporter``: a field as a textured GLB (default), OBJ + MTL, plain OBJ or PLY."""
+"""``mesh-exporter``: a field as a textured GLB (default), or OBJ + MTL."""
 
 from __future__ import annotations
 
