@@ -105,8 +105,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 _FOREIGN_FIX = (
-    "Checkpoints written by upstream threestudio or plain Lightning are pickles and are not opened; where you trust "
-    "one, safetensors.torch.save_file(torch.load(OLD)['state_dict'], NEW), then system.weights=NEW."
+    "Checkpoints written by upstream threestudio or plain Lightning are pickles and are not opened; docs/faq.md says "
+    "how to convert the weights of one that you trust to safetensors, for system.weights=FILE."
 )
 
 

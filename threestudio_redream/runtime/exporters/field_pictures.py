@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from threestudio_redream.cameras import pixel_rays
-from threestudio_redream.kernels.volume import (
-    OccupancyGrid,
-    accumulate_along_rays,
-    ray_offsets,
-    render_weight_from_density,
-)
+from threestudio_redream.kernels.volume import OccupancyGrid
+from threestudio_redream.runtime.renderers.compositing import composite
 
 __all__ = ["FieldPictures"]
 
@@ -68,14 +63,9 @@ class FieldPictures:
         if which.numel() == 0:
             return torch.zeros(len(rays_o), 4).to(rays_o)
         points = middles(starts, ends, which)
-        along: dict[str, Any] = {
-            "ray_indices": which,
-            "n_rays": len(rays_o),
-            "offsets": ray_offsets(which, len(rays_o)),
-        }
-        weights, _, _ = render_weight_from_density(starts, ends, _in_parts(self._density, points)[:, 0], **along)
-        colours = _in_parts(self._colour, points)
-        return accumulate_along_rays(weights, torch.cat([colours, torch.ones_like(colours[:, :1])], dim=1), **along)
+        density, colours = _in_parts(self._density, points)[:, 0], _in_parts(self._colour, points)
+        composed = composite(starts, ends, which, len(rays_o), density, colours)
+        return torch.cat([composed["comp_rgb_fg"], composed["opacity"]], dim=-1)
 
     @torch.no_grad()
     def _occupied(self) -> OccupancyGrid:
