@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 
 from threestudio_redream.assets.rasteriser import AssetRenderer
 from threestudio_redream.cameras import orbit_c2w
+from threestudio_redream.evaluation.bench.harness import Harness
 from threestudio_redream.evaluation.bench.methods import MAIN, METHODS
-from threestudio_redream.evaluation.bench.runs import Harness
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.turns import SIDE, TURN, VIEWS, read_turn, view_of_turn
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from _common import ROOT
 
+from threestudio_redream.runtime.files import atomic_write_text
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 INTRO = """# Performance
@@ -25,7 +27,7 @@ machine, commit and the load of the machine when it was measured. Run one again:
 def load(name: str) -> dict[str, Any] | None:
     """One result file, or None if that benchmark has not been run."""
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 def provenance(name: str, environment: dict[str, Any]) -> str:
@@ -253,7 +255,7 @@ def mini_study() -> dict[str, str]:
 
     folder, columns = RESULTS / "mini", open_suite("mini").columns
     about, table, differences = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("about", "table", "differences")
+        json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("about", "table", "differences")
     )
     verdicts = [column for column in columns if column.share]
     figures = [column for column in columns if column.metric != "seconds"]  # runs were made side by side
@@ -270,7 +272,7 @@ def mini_study() -> dict[str, str]:
 
 def adapter_gate() -> str:
     """Table of the 2D probe: means over its prompts."""
-    rows = json.loads((RESULTS / "adapter_gate.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "adapter_gate.json").read_text("utf-8"))["rows"]
     gates = list(dict.fromkeys(row["adapter"] for row in rows))
     head = ["noised to t", "adapter acts", "fronts", "kind as asked", "finish as asked"]
     lines = []
@@ -285,8 +287,11 @@ def adapter_gate() -> str:
 def fill(path: Path, mark: str, text: str) -> None:
     """Replace what a page has between ``<!-- mark -->`` and ``<!-- /mark -->``."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-    before, rest = path.read_text("utf-8").split(begin)
-    path.write_text(before + begin + text + end + rest.split(end)[1], encoding="utf-8")
+    page = path.read_text("utf-8")
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise SystemExit(f"{path.name} needs the line {begin.strip()}, and {end} after it, once each.")
+    before, rest = page.split(begin)
+    atomic_write_text(path, before + begin + text + end + rest.split(end)[1])
 
 
 def main() -> None:
@@ -304,7 +309,7 @@ def main() -> None:
         results = load(name)
         if results is not None:
             lines += section(results)
-    (ROOT / "docs" / "performance.md").write_text("\n".join(lines).rstrip() + "\n")
+    atomic_write_text(ROOT / "docs" / "performance.md", "\n".join(lines).rstrip() + "\n")
     if (RESULTS / "adapter_gate.json").is_file():
         fill(ROOT / "docs" / "mini-study.md", "adapter_gate", adapter_gate())
     if (RESULTS / "mini" / "table.json").is_file():

@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from threestudio_redream.cli import app
 from threestudio_redream.errors import ConfigError
+from threestudio_redream.evaluation.bench.harness import Harness
+from threestudio_redream.evaluation.bench.inputs import weights_content
 from threestudio_redream.evaluation.bench.methods import METHODS
-from threestudio_redream.evaluation.bench.runs import Harness, flat, read_result, run_cell
+from threestudio_redream.evaluation.bench.rows import read_result, read_row
+from threestudio_redream.evaluation.bench.runs import flat, run_cell
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.sweep import adopt, collect, forget_failures, sweep
 from threestudio_redream.evaluation.bench.tables import write_results
@@ -157,10 +160,14 @@ def test_a_run_that_was_begun_with_other_settings_does_not_go_on_with_these(tmp_
     first, other = harness(tmp_path), harness(tmp_path, "trainer.max_steps=7")
     folder = first.folder(CELLS[0])
     (folder / "ckpts").mkdir(parents=True)
-    (folder / "settings.txt").write_text(first.settings(CELLS[0]))
+    begun = {"settings": first.settings(CELLS[0]), "inputs": first.inputs(CELLS[0])}
+    (folder / "begun.json").write_text(json.dumps(begun))
     with pytest.raises(ConfigError, match=r"begun with other settings.*dreamfusion/a-blue-robot-0"):
         run_cell(other, CELLS[0])
-    (folder / "settings.txt").unlink()
+    (folder / "begun.json").write_text(json.dumps({**begun, "inputs": {"weights": "others"}}))
+    with pytest.raises(ConfigError, match="begun with other settings, assets or weights"):
+        run_cell(first, CELLS[0])
+    (folder / "begun.json").unlink()
     (folder / "ckpts" / "last.safetensors").write_bytes(b"of nobody knows what")
     with pytest.raises(ConfigError, match="begun with other settings"):
         run_cell(first, CELLS[0])
@@ -172,6 +179,7 @@ def test_failures_of_other_settings_are_not_forgotten(tmp_path):
     folder = broken.folder(CELLS[0])
     folder.mkdir(parents=True)
     row = {"method": "dreamfusion", "prompt": "a blue robot", "seed": 0, "status": "failed", "settings": "other"}
+    row["reason"] = "no views"
     (folder / "result.json").write_text(json.dumps(row))
     with pytest.raises(ConfigError, match="other settings"):
         forget_failures(broken, CELLS)
@@ -220,6 +228,117 @@ def test_a_row_is_of_the_cell_that_its_place_names(finished, tmp_path, change):
     shutil.copy(path, folder / "result.json")
     with pytest.raises(ConfigError, match="not of the run that its place names"):
         collect(here, CELLS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"status": "ok"}',
+        '{"status": "ok", "metrics": [1]}',
+        '{"status": "ok", "metrics": {"clip": "much"}}',
+        '{"status": "ok", "metrics": {"clip": true}}',
+        '{"status": "failed"}',
+        '{"status": ["ok"], "metrics": {}}',
+        "[]",
+    ],
+)
+def test_a_damaged_row_is_none(tmp_path, text):
+    (tmp_path / "row.json").write_text(text)
+    assert read_row(tmp_path / "row.json") is None
+
+
+def test_rows_of_other_weights_or_other_judges_are_refused(finished, tmp_path):
+    made, rows = finished
+    assert set(rows[0]["inputs"]) == {"weights"}
+    assert set(made.inputs(Cell("redream", "a blue robot", 0))) == {"weights", "index"}
+    here = harness(tmp_path)
+    for cell, row in zip(CELLS, rows):
+        here.folder(cell).mkdir(parents=True)
+        (here.folder(cell) / "result.json").write_text(json.dumps(row))
+    assert len(collect(here, CELLS)) == 2
+    path = here.folder(CELLS[1]) / "result.json"
+    path.write_text(json.dumps({**rows[1], "models": {"mini": {"clip": {"fingerprint": "another"}}}}))
+    with pytest.raises(ConfigError, match=r"scored by different models.*dreamfusion.*prolificdreamer"):
+        collect(here, CELLS)
+    path.write_text(json.dumps({**rows[1], "inputs": {"weights": "others"}}))
+    with pytest.raises(ConfigError, match=r"other weights.*prolificdreamer/a-blue-robot-0"):
+        collect(here, CELLS)
+    path.write_text(json.dumps({key: value for key, value in rows[1].items() if key != "inputs"}))
+    assert len(collect(here, CELLS)) == 2, "rows of the first sweeps do not say"
+
+
+def test_weights_count_by_their_content(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(content)
+    one, same, other = (weights_content(str(tmp_path / name)) for name in "abc")
+    assert one == same != other
+    assert len(weights_content("mini")) == 64
+    assert weights_content("sd21-base") == ""
+
+
+BENCH = ["bench", "-m", "dreamfusion,prolificdreamer", "--prompts", "1", "--seeds", "0", "--root", str(ROOT)]
+
+
+def test_published_results_are_replaced_by_what_covers_them_alone(finished, tmp_path, monkeypatch):
+    made, _ = finished
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "benchmarks" / "results" / "mini"
+    write_results(results, open_suite("mini"), collect(made, CELLS), {}, made.folder_of)
+    before = (results / "table.json").read_bytes()
+    settings = [word for extra in made.extra for word in ("--set", extra)]
+    work = tmp_path / "work"
+    shutil.copytree(made.work, work)
+    words = [*BENCH, "--report", "--work", str(work), *settings]
+    fewer = CliRunner().invoke(app, [word.replace(",prolificdreamer", "") for word in words])
+    assert fewer.exit_code == 0, fewer.output
+    assert "holds 1 finished runs that are not of this sweep" in fewer.stderr
+    assert set(json.loads((work / "results" / "table.json").read_text())) == {"dreamfusion"}
+    assert (results / "table.json").read_bytes() == before
+    other = CliRunner().invoke(app, [*words, "--set", "trainer.max_steps=7", "--work", str(tmp_path / "empty")])
+    assert "holds 2 finished runs" in other.stderr
+    (results / "table.json").unlink()
+    whole = CliRunner().invoke(app, words)
+    assert (whole.exit_code, whole.stderr) == (0, "")
+    assert set(json.loads((results / "table.json").read_text())) == {"dreamfusion", "prolificdreamer"}
+
+
+def test_a_plan_writes_nothing_and_knows_whose_rows_are_there(finished, tmp_path):
+    made, _ = finished
+    results, work = tmp_path / "results", tmp_path / "work"
+    write_results(results, open_suite("mini"), collect(made, CELLS), {}, made.folder_of)
+    settings = [word for extra in made.extra for word in ("--set", extra)]
+    words = [*BENCH, "--plan", "--json", "--work"]
+
+    def planned(*more):
+        done = CliRunner().invoke(app, [*words, *map(str, more)])
+        assert done.exit_code == 0, done.output
+        return [row["status"] for row in json.loads(done.stdout)]
+
+    assert planned(work, *settings) == ["to do", "to do"]
+    assert planned(work, *settings, "--adopt", results) == ["to adopt", "to adopt"]
+    assert not work.exists()
+    assert planned(made.work, *settings) == ["ok", "ok"]
+    assert planned(made.work, *settings, "--set", "trainer.max_steps=7") == ["other settings"] * 2
+
+
+def test_what_the_index_cannot_give_is_left_out_by_name(tmp_path):
+    """The second best asset of an index that has one."""
+    assets, index = tmp_path / "assets", tmp_path / "one.index"
+    assets.mkdir()
+    shutil.copy(next((ROOT / "retrieval_index" / "mini" / "assets").glob("robot-*.glb")), assets)
+    built = CliRunner().invoke(app, ["index", "build", str(assets), "--out", str(index), "--copy-assets"])
+    assert built.exit_code == 0, built.output
+    given, cell = harness(tmp_path / "work", index=str(index)), Cell("second-asset", "a blue robot", 0)
+    assert given.applicable(Cell("redream", "a blue robot", 0))
+    assert not given.applicable(cell)
+    with pytest.raises(ConfigError, match=r"no asset that second-asset could be given.*a blue robot"):
+        sweep(given, [cell], InlineExecutor())
+    words = ["-m", "redream,second-asset", "--prompts", "1", "--seeds", "0", "--index", str(index), "--plan", "--json"]
+    done = CliRunner().invoke(app, ["bench", *words, "--work", str(tmp_path / "work"), "--root", str(ROOT)])
+    assert [row["method"] for row in json.loads(done.stdout)] == ["redream"]
+    assert "left out: second-asset, " in done.stderr
 
 
 def test_missing_views_are_a_failed_row(finished, tmp_path):

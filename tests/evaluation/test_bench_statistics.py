@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from threestudio_redream.evaluation.bench import statistics
 from threestudio_redream.evaluation.bench.statistics import differences, summaries, wilson
@@ -31,16 +31,16 @@ def rows():
 @pytest.mark.parametrize(("hits", "count"), [(0, 36), (1, 5), (18, 36), (36, 36)])
 def test_wilson_is_scipys(hits, count):
     expected = binomtest(hits, count).proportion_ci(0.95, "wilson")
-    assert wilson(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert wilson(hits / count, count) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
 def test_wilson_stays_a_share():
-    bounds = [wilson(hits, count) for count in range(1, 80) for hits in (0, count)]
+    bounds = [wilson(share, count) for count in range(1, 80) for share in (0.0, 1.0)]
     assert all(0.0 <= low <= high <= 1.0 for low, high in bounds)
 
 
 def test_wilson_of_nothing_says_nothing():
-    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0.0, 0) == (0.0, 1.0)
 
 
 def test_means_and_intervals(rows):
@@ -57,7 +57,45 @@ def test_means_and_intervals(rows):
     for _ in range(20_000):
         chosen = rng.choice(sorted(by_prompt), len(by_prompt))
         drawn.append(np.mean([value for prompt in chosen for value in by_prompt[prompt]]))
-    np.testing.assert_allclose([found["lo"], found["hi"]], np.quantile(drawn, [0.025, 0.975]), atol=0.05)
+    level = norm.cdf(-math.sqrt(5 / 4) * t.ppf(0.975, 4))
+    np.testing.assert_allclose([found["lo"], found["hi"]], np.quantile(drawn, [level, 1.0 - level]), atol=0.05)
+    assert found["prompts"] == 5
+
+
+@pytest.mark.parametrize("prompts", [6, 12])
+def test_intervals_hold_the_truth_as_often_as_they_say(prompts):
+    """Means of few prompts, 400 times: a plain percentile interval holds the truth in 86 to 90 %."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(400):
+        found = summaries(row("redream", f"p{i}", 0, clip=value) for i, value in enumerate(rng.normal(size=prompts)))
+        held += found["redream"]["clip"]["lo"] <= 0.0 <= found["redream"]["clip"]["hi"]
+    assert 0.91 <= held / 400 <= 0.97
+
+
+def test_intervals_of_shares_hold_the_truth_where_seeds_agree():
+    """Twelve prompts, each always or never Janus: as runs of 36, Wilson's interval would hold it in 66 %."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(300):
+        janus = rng.random(12) < 0.5
+        found = summaries(row("redream", f"p{i}", s, hit=float(v)) for i, v in enumerate(janus) for s in range(3))
+        low, high = found["redream"]["hit"]["wilson"]
+        held += low <= 0.5 <= high
+    assert held / 300 >= 0.92
+
+
+def test_methods_do_not_change_each_others_intervals(rows):
+    """Prompts that a method has no runs of are not drawn for it."""
+    alone = [r for r in rows if r["method"] == "redream"]
+    others = [row("prolificdreamer", f"q{i}", 0, clip=float(i)) for i in range(20)]
+    assert summaries([*alone, *others])["redream"] == summaries(alone)["redream"]
+
+
+def test_one_prompt_has_no_interval(rows):
+    found = summaries(r for r in rows if r["prompt"] == "p0")["redream"]
+    assert (found["clip"]["lo"], found["clip"]["hi"], found["clip"]["n"]) == (None, None, 3)
+    assert found["hit"]["wilson"] == pytest.approx(wilson(1.0, 1))
 
 
 def test_prompts_are_drawn_and_not_runs(rows):
@@ -90,7 +128,8 @@ def test_shares_carry_counts(rows):
     table = summaries(rows)
     hit = table["redream"]["hit"]
     assert (hit["count"], hit["n"], hit["mean"]) == (15, 15, 1.0)
-    assert hit["wilson"][0] == pytest.approx(binomtest(15, 15).proportion_ci(0.95, "wilson").low, abs=1e-4)
+    expected = binomtest(5, 5).proportion_ci(0.95, "wilson").low
+    assert hit["wilson"][0] == pytest.approx(expected, abs=1e-4), "five prompts, not fifteen runs"
     assert (hit["lo"], hit["hi"]) == (1.0, 1.0)
     assert "count" not in table["redream"]["clip"]
     assert "count" not in differences(rows, "prolificdreamer")["redream"]["hit"]

@@ -154,6 +154,18 @@ def test_latex(tmp_path):
     assert lines[-1] == r"\end{tabular}"
 
 
+def test_one_prompt_is_shown_without_an_interval(tmp_path):
+    one = [row for row in rows() if row["prompt"] == "p1"]
+    found = write_results(tmp_path, open_suite("mini"), one, {}, lambda row: tmp_path / "none")
+    assert as_markdown(found, COLUMNS, {}).splitlines()[3] == "| ReDream | 1 | 0 / 1 [0, 79 %] | 0.310 | 0.5 |"
+    pages = differences_as_markdown(
+        json.loads((tmp_path / "differences.json").read_text())["prolificdreamer"], "prolificdreamer", COLUMNS
+    )
+    assert pages.splitlines()[2] == "| ReDream | 1 | -100 | +0.100 | +0.0 |"
+    line = next(line for line in as_csv(found).splitlines() if line.startswith("redream,clip,"))
+    assert line == "redream,clip,0.31,,,1"
+
+
 def test_csv(tmp_path):
     found = list(csv.DictReader(io.StringIO(as_csv(table_of(tmp_path)))))
     assert len(found) == 6

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from threestudio_redream.assets import load_asset
+from threestudio_redream.assets import load_asset, normalise
 from threestudio_redream.cli import app
-from threestudio_redream.evaluation.renders import Protocol, open_renders
-from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
+from threestudio_redream.evaluation.renders import Protocol, Renders, open_renders
+from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer, exported_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "retrieval_index" / "mini" / "assets"
@@ -49,6 +49,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs" / "parsed.yaml").write_text(
         "data:\n  n_test_views: 13\n  eval_camera_distance: 1.46\n  eval_fovy_deg: 40.0\n"
         "system:\n  prompt_processor:\n    prompt: a green robot\n"
+        "  background_type: solid-color-background\n  background:\n    color: [0.6, 0.6, 0.6]\n"
     )
     return folder
 
@@ -73,10 +74,66 @@ def test_a_run_is_scored_with_its_own_prompt(trial: Path, tmp_path: Path) -> Non
     name = "a_lpips[mini]"
     assert 0.0 < found[f"{name}/blurred control"] < found[name]
     assert {f"{name}/{form}" for form in ("flat control", "white ground", "crop")} <= set(found)
+    white = open_renders(ROBOT, protocol=Protocol(views=13, size=64, distance=1.46, background=1.0))
+    expected = Scorer(ScoreConfig())(white, "a green robot")["metrics"][name]
+    assert found[f"{name}/white ground"] == pytest.approx(expected, rel=2e-3), "as if it had been made on white"
+    assert found[f"{name}/white ground"] != pytest.approx(found[name], rel=2e-3)
+    assert found["asset/silhouette_iou"] > 0.95
     assert row["renders"]["views"] == 13
     assert row["renders"]["step"] == 5
     assert set(row["models"]) == {"clip", "lpips", "judge"}
     assert len(row["models"]["clip"]["fingerprint"]) == 64
+
+
+def test_white_ground_needs_to_know_the_ground(trial: Path, tmp_path: Path) -> None:
+    unknown = tmp_path / "run"
+    shutil.copytree(trial, unknown)
+    config = unknown / "configs" / "parsed.yaml"
+    config.write_text(config.read_text().replace("solid-color", "neural-environment-map"))
+    _, rows, _ = run(unknown)
+    assert "a_lpips[mini]/white ground" not in rows[0]["metrics"]
+    assert "not known" in rows[0]["left_out"]["a_lpips[mini]/white ground"]
+    _, told, _ = run(unknown, "--ground", 0.6)
+    _, known, _ = run(trial)
+    assert told[0]["metrics"] == known[0]["metrics"]
+
+
+def test_outlines_are_compared_from_where_the_pictures_were_taken() -> None:
+    """Of 120 views, twelve even ones are up to 1.5 degrees off; and a picture need not be square."""
+    robot = normalise(load_asset(ROBOT))
+    scorer = Scorer(ScoreConfig(lpips=""))
+    exact, renders = (open_renders(ROBOT, protocol=Protocol(views=n, size=128, distance=1.46)) for n in (121, 120))
+    even, iou = (scorer(r, "a robot", asset=robot)["metrics"]["asset/silhouette_iou"] for r in (exact, renders))
+    assert iou == pytest.approx(even, abs=0.001)  # 0.0035 lower if they were taken for even
+    assert renders.opacity is not None
+    assert renders.depth is not None
+    low = Renders(renders.rgb[:, 8:-8], renders.opacity[:, 8:-8], {"kind": "mesh"}, renders.depth[:, 8:-8])
+    assert "asset/colour distance" in scorer(low, "a robot", asset=robot)["metrics"]
+    camera = {**renders.about["camera"], "fovy_deg": 2 * np.rad2deg(np.arctan(np.tan(np.deg2rad(20)) * 112 / 128))}
+    known = Renders(low.rgb, low.opacity, {"kind": "mesh", "camera": camera})
+    assert scorer(known, "a robot", asset=robot)["metrics"]["asset/silhouette_iou"] == pytest.approx(iou, abs=0.01)
+
+
+def test_the_mesh_is_that_of_the_views(trial: Path, tmp_path: Path) -> None:
+    assert not isinstance(exported_mesh(trial, 5), str)
+    assert exported_mesh(trial, 7) == "the exported mesh is not of step 7"
+    assert exported_mesh(tmp_path, 5) == "there is no exported mesh"
+    damaged = tmp_path / "run"
+    shutil.copytree(trial, damaged)
+    mesh = damaged / "save" / "it5-export" / "model.glb"
+    mesh.write_bytes(mesh.read_bytes()[:200])
+    _, rows, _ = run(damaged, "--asset", ROBOT, "--lpips", "none")
+    assert rows[0]["left_out"]["asset/chamfer"].startswith("the exported mesh cannot be used: ")
+
+
+@pytest.mark.parametrize("content", [None, b"a red cat\xff\xfe\n", b"x" * (2**20 + 1)])
+def test_a_file_of_prompts_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "prompts.txt"
+    if content is not None:
+        path.write_bytes(content)
+    done = CliRunner().invoke(app, ["eval", str(ROBOT), "--prompt", "a robot", "--others", str(path)])
+    assert done.exit_code == 2
+    assert "--others" in done.output
 
 
 def test_a_mesh_of_any_system_is_scored(tmp_path: Path) -> None:

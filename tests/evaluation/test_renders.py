@@ -71,12 +71,93 @@ def test_a_run_is_read_whole(trial: Path) -> None:
         np.testing.assert_allclose(renders.rgb[3].numpy() * 255.0, np.asarray(image), atol=1e-4)
     assert renders.about["step"] == 500
     assert renders.azimuth_deg.tolist() == [0.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0]
-    rgb, opacity = renders.turn(3)
-    assert opacity is not None
-    np.testing.assert_array_equal(rgb.numpy(), renders.rgb[[0, 2, 4]].numpy())
+    turn = renders.turn(3)
+    assert turn.opacity is not None
+    np.testing.assert_array_equal(turn.rgb.numpy(), renders.rgb[[0, 2, 4]].numpy())
+    np.testing.assert_array_equal(turn.opacity.numpy(), renders.opacity[[0, 2, 4]].numpy())
+    assert turn.azimuth_deg.tolist() == renders.azimuth_deg[renders.chosen(3)].tolist() == [0.0, 120.0, 240.0]
     before = renders.about["sha256"]
     picture(trial / "save" / "it500-test" / "3.png", 77)
     assert open_renders(trial).about["sha256"] != before
+
+
+@pytest.mark.parametrize(
+    ("background", "expected"),
+    [
+        ("solid-color-background\n  background: {color: [0.6]}", (0.6, 0.6, 0.6)),
+        ("solid-color-background\n  background: {color: [0.1, 0.2, 1]}", (0.1, 0.2, 1.0)),
+        ("solid-color-background", (1.0, 1.0, 1.0)),
+        ("solid-color-background\n  background: {color: [0.6], learned: true}", None),
+        ("solid-color-background\n  background: {color: [2.0]}", None),
+        ("solid-color-background\n  background: {color: red}", None),
+        ("solid-color-background\n  background: 3", None),
+        ("neural-environment-map-background", None),
+    ],
+)
+def test_the_ground_of_a_run_is_that_of_its_configuration(
+    trial: Path, background: str, expected: tuple[float, ...] | None
+) -> None:
+    with (trial / "configs" / "parsed.yaml").open("a") as file:
+        file.write(f"system:\n  background_type: {background}\n")
+    assert open_renders(trial).ground == expected
+    assert open_renders(trial, ground=0.25).ground == (0.25,) * 3
+
+
+def test_a_view_that_is_there_twice_is_refused(trial: Path) -> None:
+    for name in ("03.png", "3.webp"):
+        picture(trial / "save" / "it500-test" / name, 55)
+        error = refusal(trial)
+        assert (error.kind, error.received) == ("count", sorted(["3.png", name]))
+        (trial / "save" / "it500-test" / name).unlink()
+
+
+def test_an_open_turn(tmp_path: Path) -> None:
+    for i in range(24):
+        picture(tmp_path / f"{i}.png", i)
+    closed, opened = open_renders(tmp_path), open_renders(tmp_path, closed=False)
+    assert (closed.around, opened.around) == (23, 24)
+    assert opened.azimuth_deg[1] == 15.0
+    assert opened.azimuth_deg[opened.chosen(12)].tolist() == [30.0 * i for i in range(12)]
+    np.testing.assert_array_equal(opened.turn(12).rgb[1].numpy(), opened.rgb[2].numpy())
+
+
+def test_transparent_pictures_bring_their_opacity(tmp_path: Path) -> None:
+    for i in range(3):
+        rgba = np.zeros((SIDE, SIDE, 4), np.uint8)
+        rgba[..., :3] = np.random.default_rng(i).integers(0, 255, 3)  # also where nothing is seen
+        rgba[4:8, 4:8, 3] = 255
+        rgba[8, 8, 3] = 51
+        Image.fromarray(rgba).save(tmp_path / f"{i}.png")
+    renders = open_renders(tmp_path, ground=0.5)
+    assert renders.opacity is not None
+    assert (renders.ground, renders.opacity[0].sum().item()) == ((0.5,) * 3, pytest.approx(16.2))
+    colour = rgba[0, 0, :3] / 255.0
+    np.testing.assert_allclose(renders.rgb[2, 0, 0].numpy(), 0.5, atol=1e-6)
+    np.testing.assert_allclose(renders.rgb[2, 5, 5].numpy(), colour, atol=1e-6)
+    np.testing.assert_allclose(renders.rgb[2, 8, 8].numpy(), 0.2 * colour + 0.4, atol=1e-6)
+    assert open_renders(tmp_path).ground == (1.0,) * 3, "the protocol's"
+    rgba[..., 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "1.png")
+    assert refusal(tmp_path).kind == "blank", "nothing of it is visible, whatever is painted there"
+    picture(tmp_path / "1.png", 1)
+    assert refusal(tmp_path).kind == "resolution", "some with opacity and some without"
+
+
+def test_grey_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    for i in range(2):
+        grey = np.random.default_rng(i).integers(0, 65535, (SIDE, SIDE)).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / f"{i}.png")
+    error = refusal(tmp_path)
+    assert (error.kind, "8 bits" in error.problem) == ("unreadable", True)
+
+
+def test_too_many_pixels_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(4):
+        picture(tmp_path / f"{i}.png", i)
+    monkeypatch.setattr("threestudio_redream.evaluation.renders.MAX_PIXELS", 4 * SIDE * SIDE - 1)
+    (tmp_path / "3.png").write_bytes(b"never looked at")
+    error = refusal(tmp_path)
+    assert (error.kind, error.received) == ("resolution", f"4 of {SIDE} x {SIDE}")
 
 
 def test_a_missing_view_is_named(trial: Path) -> None:
@@ -170,7 +251,7 @@ def test_arrays_are_read_and_nan_is_refused(tmp_path: Path) -> None:
 def test_a_turn_goes_once_around(views: int) -> None:
     """The last picture repeats the first; of fewer than twelve others each is taken once."""
     shown = Renders(torch.arange(views).float()[:, None, None, None].expand(views, 1, 1, 3), None, {})
-    chosen = shown.turn()[0][:, 0, 0, 0].numpy() * 360.0 / (views - 1)
+    chosen = shown.turn().rgb[:, 0, 0, 0].numpy() * 360.0 / (views - 1)
     count = min(12, views - 1)
     assert len(chosen) == count
     assert np.abs(chosen - np.arange(count) * 360.0 / count).max() <= 180.0 / (views - 1)

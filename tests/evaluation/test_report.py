@@ -15,7 +15,7 @@ from threestudio_redream.assets import Asset, Material, sample_asset
 from threestudio_redream.assets.glb_writer import encode_glb
 from threestudio_redream.errors import ConfigError
 from threestudio_redream.evaluation.report import prompt_of, view3d, write_report
-from threestudio_redream.evaluation.report.reading import newest
+from threestudio_redream.evaluation.report.reading import newest, read_curves
 from threestudio_redream.evaluation.report.view3d import _scene
 
 
@@ -69,6 +69,15 @@ def test_everything_is_on_the_page_and_nothing_is_fetched(trial):
     assert [int(a) for a in re.findall(r"<figcaption>(\d+)°", page)] == [0, 45, 90, 135, 180, 225, 270, 315]
     sources = re.findall(r'(?:src|href)="([^"]{1,40})', page)
     assert all(source.startswith(("data:", "save/")) for source in sources)
+
+
+def test_curves_of_a_run_that_was_resumed_often(tmp_path):
+    """In the order of the resumptions; a damaged file ends its own curve alone."""
+    for number in (0, 2, 10):
+        (tmp_path / f"version_{number}").mkdir()
+        (tmp_path / f"version_{number}" / "metrics.csv").write_text(f"step,loss\n{number},{number}.5\n", "utf-8")
+    (tmp_path / "version_2" / "metrics.csv").write_text(f"step,loss\n2,2.5\n3,{'1' * 200_000}\n4,9\n", "utf-8")
+    assert read_curves(tmp_path, ["loss"]) == {"loss": [(0.0, 0.5), (2.0, 2.5), (10.0, 10.5)]}
 
 
 def test_a_run_that_has_only_begun(tmp_path):

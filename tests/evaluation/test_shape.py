@@ -34,10 +34,13 @@ def test_masks_are_taken_from_where_threestudio_looks(tmp_path: Path) -> None:
     slab = normalise(
         exported(trimesh.creation.box((0.6, 0.6, 0.02)), tmp_path / "slab.glb")
     )  # it faces +z, a GLB's front
-    masks = asset_masks(slab, 4, 64, elevation_deg=0.0, distance=1.5, fovy_deg=40.0)
+    masks = asset_masks(slab, [0, 90, 180, 80], 64, 64, elevation_deg=0.0, distance=1.5, fovy_deg=40.0)
     areas = masks.sum(axis=(1, 2))
     assert areas[0] > 5 * areas[1]
     assert areas[2] == pytest.approx(areas[0], rel=0.05)
+    assert areas[3] > 1.5 * areas[1], "ten degrees off its edge"
+    wide = asset_masks(slab, [0], 64, 96, elevation_deg=0.0, distance=1.5, fovy_deg=40.0)
+    np.testing.assert_array_equal(wide[0, :, 16:80], masks[0])
 
 
 def test_chamfer_of_spheres_is_the_gap_between_them(tmp_path: Path) -> None:

@@ -178,6 +178,15 @@ def test_items_of_lists_are_set_by_number():
     assert "from 0" in error.value.fix
 
 
+def test_items_of_lists_are_read_as_other_keys_are():
+    text = "system: {guidances: [{type: a, prompt: b}]}"
+    given = ["system.guidances.0.prompt=a robot: blue", "system.guidances.0.size=[1, 2]"]
+    system = load_config(text, cli_args=given, from_string=True).system
+    assert system.guidances == [{"type": "a", "prompt": "a robot: blue", "size": [1, 2]}]
+    with pytest.raises(ConfigError, match=r"not valid yaml.*size=\[1.*quotes"):
+        load_config(text, cli_args=["system.guidances.0.size=[1"], from_string=True)
+
+
 PROMPT = "exp_root_dir: %s\ntag: ${rmspace:${system.prompt},_}\nsystem:\n  prompt: ???\n"
 
 

@@ -57,8 +57,8 @@ class AssetViewsConfig:
         elevation_range, camera_distance_range: where the training cameras stand. fovy_deg: of all cameras.
         shading: ``none`` (base colours), ``headlight`` or ``world``.
         n_val_views, val_resolution: held-out views, and pixels of a side.
-        n_test_views, eval_height, eval_width: the turntable. eval_elevation_deg: of the turntable.
-        eval_camera_distance: of the turntable and of held-out views.
+        n_test_views, eval_height, eval_width: the turntable; its last view is the first again.
+        eval_elevation_deg: of the turntable. eval_camera_distance: of the turntable and of held-out views.
     """
 
     asset: dict = field(default_factory=dict)
@@ -73,7 +73,7 @@ class AssetViewsConfig:
     shading: str = "none"
     n_val_views: int = 16
     val_resolution: int = 128
-    n_test_views: int = 60
+    n_test_views: int = 61
     eval_height: int = 192
     eval_width: int = 192
     eval_elevation_deg: float = 15.0
@@ -232,7 +232,7 @@ class AssetViewsDataModule(SteppedDataModule):
         if not hasattr(self, "val_dataset"):
             self.val_dataset = AssetViewDataset(None, self._held_out_views())
         if stage in (None, "test", "predict") and not hasattr(self, "test_dataset"):
-            azimuth = np.linspace(0.0, 360.0, cfg.n_test_views, endpoint=False)
+            azimuth = np.linspace(0.0, 360.0, cfg.n_test_views)  # as threestudio does: the last is the first
             flat = np.ones_like(azimuth)
             turntable = render_views(
                 self._renderer,

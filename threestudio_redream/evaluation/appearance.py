@@ -5,6 +5,8 @@ Foreground masks ``[A, H, W]`` are opacities above one half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -55,13 +57,13 @@ def flattened(views: Tensor, masks: Tensor) -> Tensor:
     return torch.where(masks[..., None], views[masks].mean(0), views)
 
 
-def on_ground(views: Tensor, opacity: Tensor, ground: float, shown: float = 1.0) -> Tensor:
+def on_ground(views: Tensor, opacity: Tensor, ground: float | Sequence[float], shown: float = 1.0) -> Tensor:
     """The same views before another ground.
 
     Args:
-        opacity: ``[A, H, W]``. ground: grey that the views were made on. shown: the new grey.
+        opacity: ``[A, H, W]``. ground: grey or colour that the views were made on. shown: the new grey.
     """
-    return (views + (1.0 - opacity[..., None]) * (shown - ground)).clamp(0.0, 1.0)
+    return (views + (1.0 - opacity[..., None]) * (shown - views.new_tensor(ground))).clamp(0.0, 1.0)
 
 
 def cropped(views: Tensor, masks: Tensor) -> Tensor:

@@ -21,10 +21,18 @@ def evaluate(
     lpips_weights: Annotated[Path | None, typer.Option(help="File of that backbone.")] = None,
     asset: Annotated[Path | None, typer.Option(help="The asset to compare shapes and colours with.")] = None,
     others: Annotated[Path | None, typer.Option(help="Text file of prompts, one a line, for R-precision.")] = None,
-    views: Annotated[int | None, typer.Option(help="Expected number of pictures in a folder.")] = None,
+    views: Annotated[int | None, typer.Option(min=2, help="Expected number of pictures in a folder.")] = None,
+    open_turn: Annotated[
+        bool, typer.Option("--open-turn", help="The last picture of a folder is not the first one again.")
+    ] = False,
     protocol: Annotated[str, typer.Option(help="How meshes are looked at: paper or mini.")] = "paper",
     ground: Annotated[
-        float | None, typer.Option(help="Grey behind the object; left out: that of the protocol.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Grey behind the object; left out: the run's own; the protocol's for meshes and transparent pictures.",
+        ),
     ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="Also ask the mini lab's judge.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -47,11 +55,11 @@ def evaluate(
             lpips="" if lpips == "none" else lpips,
             lpips_weights=lpips_weights,
             others=_lines(others),
-            ground=chosen.background if ground is None else ground,
             judge=judge,
         )
     )
-    rows = [_row(scorer, source, prompt, asset, views, chosen) for source in sources]
+    look = {"count": views, "protocol": chosen, "ground": ground, "closed": not open_turn}
+    rows = [_row(scorer, source, prompt, asset, look) for source in sources]
     if out is not None:
         atomic_write_text(out, json.dumps(rows, indent=1))
     if as_json:
@@ -63,23 +71,22 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _row(
-    scorer: Any, source: Path, prompt: str, asset: Path | None, views: int | None, protocol: Any
-) -> dict[str, Any]:
-    """Figures about one source, or why there are none."""
+def _row(scorer: Any, source: Path, prompt: str, asset: Path | None, look: dict[str, Any]) -> dict[str, Any]:
+    """Figures about one source, or why there are none. ``look``: options of ``open_renders``."""
     from threestudio_redream.assets import load_asset, normalise
     from threestudio_redream.errors import ConfigError, RedreamError
     from threestudio_redream.evaluation.renders import open_renders
     from threestudio_redream.evaluation.report import prompt_of
-    from threestudio_redream.evaluation.scoring import exported_mesh
+    from threestudio_redream.evaluation.scoring import NO_MESH, exported_mesh
 
     name = source.resolve().name
     try:
         text = prompt or (prompt_of(source) if (source / "save").is_dir() else "")
         if not text:
             raise ConfigError("What should this show?", received=name, fix='Say it: --prompt "a red robot".')
-        renders = open_renders(source, count=views, protocol=protocol)
-        mesh = load_asset(source) if source.is_file() else exported_mesh(source)
+        renders = open_renders(source, **look)
+        step = renders.about.get("step")
+        mesh = load_asset(source) if source.is_file() else NO_MESH if step is None else exported_mesh(source, step)
         reference = None if asset is None else normalise(load_asset(asset))
         return {"source": name, **scorer(renders, text, asset=reference, mesh=mesh)}
     except RedreamError as error:
@@ -90,9 +97,15 @@ def _row(
 def _lines(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
-    if path.stat().st_size > 2**20:
+    try:
+        with path.open("rb") as file:
+            data = file.read(2**20 + 1)
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise typer.BadParameter(f"{path} is no text file that can be read: {cause}", param_hint="--others") from cause
+    if len(data) > 2**20:
         raise typer.BadParameter("A file of prompts has at most 1 MiB.", param_hint="--others")
-    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _show(row: dict[str, Any]) -> None:

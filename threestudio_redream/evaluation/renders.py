@@ -3,7 +3,7 @@
 Scores of missing, blank or left-over renders look like scores. So nothing is scored unless the whole turn is there.
 
 Conventions: view ``i`` of ``A`` is seen from azimuth ``360 i / (A - 1)`` degrees, as threestudio spaces its test views:
-the last one repeats the first. Azimuth 0 is the front.
+the last one repeats the first. Folders may hold open turns, ``360 i / A`` degrees. Azimuth 0 is the front.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ from threestudio_redream.errors import AssetError, RedreamError
 
 __all__ = ["PROTOCOLS", "Protocol", "Renders", "RendersError", "open_renders"]
 
-MAX_VIEWS, MAX_SIDE, MAX_CONFIG = 4096, 8192, 2**22
+MAX_VIEWS, MAX_SIDE, MAX_CONFIG = 4096, 4096, 2**22
+#: Of all pictures together; as floats they take 12 bytes each.
+MAX_PIXELS = 2**28
 BLANK = 2.0 / 255.0
 _PICTURE = re.compile(r"(\d{1,6})\.(png|jpg|jpeg|webp|npy)")
 _TEST = re.compile(r"it(\d{1,12})-test")
@@ -40,8 +42,8 @@ class RendersError(RedreamError, ValueError):
 
     Attributes:
         kind: ``missing`` (a view, or all of them), ``count`` (more views than expected), ``stale`` (the run went on
-            after they were made), ``blank`` (one colour), ``nan``, ``resolution`` (of two sizes), ``unreadable`` (no
-            picture), ``mesh`` (a 3D file that cannot be used).
+            after they were made), ``blank`` (one colour), ``nan``, ``resolution`` (of two sizes, or too large to be
+            held at once), ``unreadable`` (no picture), ``mesh`` (a 3D file that cannot be used).
     """
 
     def __init__(self, problem: str, *, kind: Kind, received: object = ..., fix: str = "") -> None:
@@ -78,37 +80,64 @@ class Renders:
             in world units along unit rays, 0 where nothing is seen; or None.
         about: where they come from: ``kind`` (run, folder, mesh), ``step`` of a run, ``protocol``, ``sha256``;
             ``camera`` with ``elevation_deg``, ``distance`` and ``fovy_deg`` where they are known.
+        ground: colour behind the object, in [0, 1], where it is known.
+        closed: the last view is the first one again.
     """
 
     rgb: Tensor
     opacity: Tensor | None
     about: Mapping[str, Any]
     depth: Tensor | None = None
+    ground: tuple[float, float, float] | None = None
+    closed: bool = True
+
+    @property
+    def around(self) -> int:
+        """Number of views without the repeated end."""
+        return len(self.rgb) - self.closed
 
     @property
     def azimuth_deg(self) -> NDArray[np.float64]:
-        """``[A]``, from 0 to 360."""
-        return np.linspace(0.0, 360.0, len(self.rgb))
+        """``[A]``, from 0 to 360; an open turn ends before."""
+        return np.linspace(0.0, 360.0, len(self.rgb), endpoint=self.closed)
 
-    def turn(self, count: int = 12) -> tuple[Tensor, Tensor | None]:
-        """The views nearest to ``count`` even azimuths, the first from the front, without the repeated end."""
-        around = len(self.rgb) - 1
-        count = min(count, around)
-        chosen = [round(i * around / count) for i in range(count)]
-        return self.rgb[chosen], None if self.opacity is None else self.opacity[chosen]
+    def turn(self, count: int = 12) -> Renders:
+        """An open turn of the views nearest to ``count`` even azimuths, the first from the front.
+
+        Its azimuths are only nearly even if ``count`` does not divide the number of views: see :meth:`chosen`.
+        """
+        chosen = self.chosen(count)
+        opacity, depth = (None if part is None else part[chosen] for part in (self.opacity, self.depth))
+        return Renders(self.rgb[chosen], opacity, self.about, depth, self.ground, closed=False)
+
+    def chosen(self, count: int = 12) -> list[int]:
+        """Which views :meth:`turn` takes; their azimuths are ``azimuth_deg[chosen]``."""
+        count = min(count, self.around)
+        return [round(i * self.around / count) for i in range(count)]
 
 
-def open_renders(source: Path, *, count: int | None = None, protocol: Protocol = PROTOCOLS["paper"]) -> Renders:
+def open_renders(
+    source: Path,
+    *,
+    count: int | None = None,
+    protocol: Protocol = PROTOCOLS["paper"],
+    ground: float | None = None,
+    closed: bool = True,
+) -> Renders:
     """Pictures of a run (its trial folder), of a folder of numbered pictures, or of a mesh.
 
     Args:
         count: expected views of a folder; None takes those that are there. protocol: for a mesh.
+        ground: grey behind the object, in [0, 1]. None: the protocol's behind meshes and transparent pictures, that of
+            the run's configuration, or unknown.
+        closed: whether the last picture of a folder is the first one again.
 
     Raises:
         RendersError: see its kinds.
     """
+    grey = protocol.background if ground is None else ground
     if source.is_file():
-        return _of_mesh(source, protocol)
+        return _of_mesh(source, replace(protocol, background=grey))
     if not source.is_dir():
         raise RendersError(
             "There is nothing to score here",
@@ -117,8 +146,15 @@ def open_renders(source: Path, *, count: int | None = None, protocol: Protocol =
             fix="Name a run, a folder or a mesh.",
         )
     if (source / "save").is_dir():
-        return _of_run(source)
-    return _of_folder(source, count, {"kind": "folder"})
+        found = _of_run(source)
+        return found if ground is None else replace(found, ground=(ground,) * 3)
+    stack, digest = _of_folder(source, count)
+    about = {"kind": "folder", "sha256": digest}
+    if stack.shape[3] == 3:
+        return Renders(stack, None, about, ground=None if ground is None else (ground,) * 3, closed=closed)
+    opacity = stack[..., 3]
+    rgb = stack[..., :3] * opacity[..., None] + (1.0 - opacity[..., None]) * grey
+    return Renders(rgb, opacity, about, ground=(grey,) * 3, closed=closed)
 
 
 def _of_run(trial: Path) -> Renders:
@@ -128,23 +164,24 @@ def _of_run(trial: Path) -> Renders:
         raise RendersError("The run has no test views", kind="missing", received=str(trial), fix=again)
     step = max(found)
     _refuse_stale(trial, step, found[step], again)
-    configured = _data_settings(trial)
+    configured, ground = _settings(trial, "data"), _run_ground(trial)
     expected = configured.get("n_test_views")
-    about = {"kind": "run", "step": step, **_camera(configured)}
-    rendered = _of_folder(found[step], expected if isinstance(expected, int) else None, about)
+    stack, digest = _of_folder(found[step], expected if isinstance(expected, int) else None)
+    rgb = stack[..., :3]
+    about = {"kind": "run", "step": step, **_camera(configured), "sha256": digest}
     opacity = trial / "save" / f"it{step}-opacity"
     if not opacity.is_dir():
-        return rendered
-    maps = _of_folder(opacity, len(rendered.rgb), {}, blank=False).rgb[..., 0]
-    if maps.shape != rendered.rgb.shape[:3]:
+        return Renders(rgb, None, about, ground=ground)
+    maps = _of_folder(opacity, len(rgb), blank=False)[0][..., 0]
+    if maps.shape != rgb.shape[:3]:
         raise RendersError(
             "Opacity maps and pictures have two sizes",
             kind="resolution",
-            received=(tuple(maps.shape), tuple(rendered.rgb.shape)),
+            received=(tuple(maps.shape), tuple(rgb.shape)),
             fix=again,
         )
     depth = _depth_maps(trial / "save" / f"it{step}-depth", maps.shape, about)
-    return Renders(rendered.rgb, maps, rendered.about, depth)
+    return Renders(rgb, maps, about, depth, ground)
 
 
 def _depth_maps(folder: Path, shape: Sequence[int], about: Mapping[str, Any]) -> Tensor | None:
@@ -192,8 +229,8 @@ def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
             )
 
 
-def _data_settings(trial: Path) -> dict[str, Any]:
-    """``data`` of the run's configuration, as far as it can be read."""
+def _settings(trial: Path, part: str) -> dict[str, Any]:
+    """A part of the run's configuration, as far as it can be read."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -202,11 +239,24 @@ def _data_settings(trial: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG:
             return {}
-        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), "data")
+        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), part)
         value = OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+    except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _run_ground(trial: Path) -> tuple[float, float, float] | None:
+    """Colour behind the object in a run's test views, if it is one, fixed and known."""
+    system = _settings(trial, "system")
+    keys = system.get("background", {})
+    if system.get("background_type") != "solid-color-background" or not isinstance(keys, dict) or keys.get("learned"):
+        return None
+    color = keys.get("color", [1.0] * 3)
+    if not isinstance(color, list) or not all(isinstance(value, int | float) for value in color):
+        return None
+    color = [float(value) for value in color] * (3 if len(color) == 1 else 1)
+    return (color[0], color[1], color[2]) if len(color) == 3 and all(0.0 <= v <= 1.0 for v in color) else None
 
 
 def _camera(configured: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,14 +268,21 @@ def _camera(configured: Mapping[str, Any]) -> dict[str, Any]:
     return {"camera": {name: float(value) for name, value in camera.items()}} if known else {}
 
 
-def _of_folder(folder: Path, count: int | None, about: dict[str, Any], *, blank: bool = True) -> Renders:
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _PICTURE.fullmatch(path.name))}
+def _of_folder(folder: Path, count: int | None, *, blank: bool = True) -> tuple[Tensor, str]:
+    """``[A, H, W, 3 or 4]`` and a digest of the files."""
+    named = [(int(match[1]), path) for path in folder.iterdir() if (match := _PICTURE.fullmatch(path.name))]
+    found = dict(named)
     if not found:
         raise RendersError(
             "The folder has no numbered pictures",
             kind="missing",
             received=str(folder),
             fix="Name them 0.png, 1.png, ...",
+        )
+    if len(found) < len(named):
+        twice = sorted(path.name for number, path in named if sum(number == other for other, _ in named) > 1)
+        raise RendersError(
+            "A view is there twice", kind="count", received=twice[:10], fix="Keep one of each, or render again."
         )
     wanted = range(count if count is not None else max(found) + 1)
     if missing := [i for i in wanted if i not in found]:
@@ -247,8 +304,7 @@ def _of_folder(folder: Path, count: int | None, about: dict[str, Any], *, blank:
             f"A turn has 2 to {MAX_VIEWS} views", kind="count", received=len(found), fix="Render 120 of them."
         )
     paths = [found[i] for i in wanted]
-    pictures = [_picture(path) for path in paths]
-    return Renders(_checked(pictures, [path.name for path in paths], blank), None, {**about, "sha256": _digest(paths)})
+    return _checked(_pictures(paths), [path.name for path in paths], blank), _digest(paths)
 
 
 def _of_mesh(path: Path, protocol: Protocol) -> Renders:
@@ -268,15 +324,30 @@ def _of_mesh(path: Path, protocol: Protocol) -> Renders:
     rgba = shot.rgba
     rgb = rgba[..., :3] + (1.0 - rgba[..., 3:]) * protocol.background
     pictures = [picture.clip(0.0, 1.0).astype(np.float32) for picture in rgb]
-    checked = _checked(pictures, [f"view {i}" for i in range(views)], True)
+    checked = _checked(iter(pictures), [f"view {i}" for i in range(views)], True)
     camera = {name: getattr(protocol, name) for name in ("elevation_deg", "distance", "fovy_deg")}
     about = {"kind": "mesh", "protocol": asdict(protocol), "camera": camera, "sha256": _digest([path])}
     opacity, depth = (torch.from_numpy(part.astype(np.float32)) for part in (rgba[..., 3], shot.depth[..., 0]))
-    return Renders(checked, opacity, about, depth)
+    return Renders(checked, opacity, about, depth, (protocol.background,) * 3)
+
+
+def _pictures(paths: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
+    """One after the other, unless they cannot all be held."""
+    for number, path in enumerate(paths):
+        picture = _picture(path)
+        height, width = picture.shape[:2]
+        if not number and len(paths) * height * width > MAX_PIXELS:
+            raise RendersError(
+                f"Together the views have more than {MAX_PIXELS:,} pixels",
+                kind="resolution",
+                received=f"{len(paths)} of {width} x {height}",
+                fix="Make them smaller; metrics look at 224 to 512 pixels.",
+            )
+        yield picture
 
 
 def _picture(path: Path) -> NDArray[np.float32]:
-    """``[H, W, 3]`` in [0, 1]; a ``.npy`` holds floats."""
+    """``[H, W, 3]`` in [0, 1], or ``[H, W, 4]`` of a transparent picture; a ``.npy`` holds floats."""
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False, mmap_mode="r")
@@ -286,24 +357,29 @@ def _picture(path: Path) -> NDArray[np.float32]:
         with Image.open(path) as image:
             if max(image.size) > MAX_SIDE:
                 raise ValueError(f"it is larger than {MAX_SIDE} pixels")
-            return np.asarray(image.convert("RGB"), np.float32) / np.float32(255.0)
+            if image.mode[0] in "IF":
+                raise ValueError(f"it is grey of more than 8 bits ({image.mode})")
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            return np.asarray(image.convert(mode), np.float32) / np.float32(255.0)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
         raise RendersError(
             f"A view cannot be read: {cause}", kind="unreadable", received=path.name, fix="Render it again."
         ) from cause
 
 
-def _checked(pictures: Sequence[NDArray[np.float32]], names: Sequence[str], blank: bool) -> Tensor:
-    """All of one size, finite, in range, none of one colour."""
-    sizes = {picture.shape: name for picture, name in zip(pictures, names)}
-    if len(sizes) > 1:
-        raise RendersError(
-            "Views have different sizes",
-            kind="resolution",
-            received={name: shape[:2] for shape, name in sizes.items()},
-            fix="Render all of them alike.",
-        )
-    for picture, name in zip(pictures, names):
+def _checked(pictures: Iterator[NDArray[np.float32]], names: Sequence[str], blank: bool) -> Tensor:
+    """All of one size, finite, in range, none of one colour. Refused at the first that is not."""
+    stack: NDArray[np.float32] = np.zeros((0,), np.float32)
+    for number, (picture, name) in enumerate(zip(pictures, names)):
+        if not number:
+            stack = np.zeros((len(names), *picture.shape), np.float32)
+        if picture.shape != stack.shape[1:]:
+            raise RendersError(
+                "Views have different sizes",
+                kind="resolution",
+                received={names[0]: stack.shape[1:], name: picture.shape},
+                fix="Render all of them alike, with or without transparency.",
+            )
         if not np.isfinite(picture).all():
             raise RendersError("A view holds NaN or infinity", kind="nan", received=name, fix="Render it again.")
         if picture.min() < -1e-3 or picture.max() > 1.0 + 1e-3:
@@ -313,8 +389,9 @@ def _checked(pictures: Sequence[NDArray[np.float32]], names: Sequence[str], blan
                 received=(name, float(picture.min()), float(picture.max())),
                 fix="Store pictures in [0, 1].",
             )
-        if blank and float(np.ptp(picture, axis=(0, 1)).max()) < BLANK:
-            colour = [round(float(c), 3) for c in picture[0, 0]]
+        seen = picture[..., :3] * picture[..., 3:] if picture.shape[2] == 4 else picture
+        if blank and float(np.ptp(seen, axis=(0, 1)).max()) < BLANK and np.ptp(picture[..., -1]) < BLANK:
+            colour = [round(float(c), 3) for c in seen[0, 0]]
             what = "all black" if max(colour) < BLANK else "of one colour"
             raise RendersError(
                 f"A view is {what}: nothing is visible on it",
@@ -322,7 +399,8 @@ def _checked(pictures: Sequence[NDArray[np.float32]], names: Sequence[str], blan
                 received=(name, colour),
                 fix="Look at the run: an empty scene has no score.",
             )
-    return torch.from_numpy(np.stack(pictures)).clamp(0.0, 1.0)
+        stack[number] = picture
+    return torch.from_numpy(stack).clamp_(0.0, 1.0)
 
 
 def _digest(paths: Sequence[Path]) -> str:

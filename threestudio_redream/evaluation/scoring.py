@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from threestudio_redream.assets import Asset, load_asset, normalise
-from threestudio_redream.errors import AssetError, ConfigError
+from threestudio_redream.errors import AssetError
 from threestudio_redream.evaluation.appearance import (
     blurred,
     colour_distance,
@@ -42,11 +42,12 @@ from threestudio_redream.retrieval.encoders import open_encoder
 from threestudio_redream.runtime.files import visible
 from threestudio_redream.runtime.prompt_processors.cache import fingerprint_tensors
 
-__all__ = ["ScoreConfig", "Scorer", "exported_mesh"]
+__all__ = ["NO_MESH", "ScoreConfig", "Scorer", "exported_mesh"]
 
 PACKAGES = ("threestudio-redream", "torch", "transformers", "torchmetrics", "numpy", "pillow")
 #: Side that pictures of the mini LPIPS and crops are brought to, if they are smaller.
 SMALLEST = 32
+NO_MESH = "there is no exported mesh"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class ScoreConfig:
         encoder: a CLIP, named as for :func:`~threestudio_redream.retrieval.encoders.open_encoder`. lpips: ``vgg``,
             ``alex``, ``mini``, or empty for none. lpips_weights: the backbone's file; None looks in torch's hub folder.
         others: prompts of the set, for R-precision; none leaves it out.
-        ground: grey behind the object in the pictures, in [0, 1].
         judge: ask the mini lab's judge; it knows the mini library's kinds alone.
     """
 
@@ -65,12 +65,7 @@ class ScoreConfig:
     lpips: str = "mini"
     lpips_weights: Path | None = None
     others: tuple[str, ...] = ()
-    ground: float = 0.6
     judge: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.ground <= 1.0:
-            raise ConfigError("ground must be a grey in [0, 1]", received=self.ground, fix="0.6 is the mini lab's.")
 
 
 class Scorer:
@@ -100,22 +95,24 @@ class Scorer:
         return found
 
     def __call__(
-        self, renders: Renders, prompt: str, *, asset: Asset | None = None, mesh: Asset | None = None
+        self, renders: Renders, prompt: str, *, asset: Asset | None = None, mesh: Asset | str = NO_MESH
     ) -> dict[str, Any]:
         """``{"prompt", "metrics", "left_out", "renders", "models", "versions"}``.
 
         Args:
-            prompt: without view words. asset: the retrieved one, in the canonical frame. mesh: the exported result.
+            prompt: without view words. asset: the retrieved one, in the canonical frame. mesh: the exported result,
+                or why there is none.
         """
         metrics: dict[str, Any] = {}
         left_out: dict[str, str] = {}
         self._text(renders, prompt, metrics, left_out)
         masks = None if renders.opacity is None else renders.opacity > 0.5
         metrics["sharpness"] = sharpness(renders.rgb, masks)
-        if renders.opacity is None or renders.depth is None:
-            left_out["warp"] = "there are no opacity and depth maps"
+        camera = renders.about.get("camera")
+        if renders.opacity is None or renders.depth is None or camera is None:
+            left_out["warp"] = "there are no opacity and depth maps, or the camera is not known"
         else:
-            error, seen = warp_error(renders.rgb, renders.opacity, renders.depth, renders.about["camera"])
+            error, seen = warp_error(renders.rgb, renders.opacity, renders.depth, camera)
             metrics |= {"warp/error": error, "warp/seen": seen} if seen else {"warp/seen": seen}
         if self.lpips is not None:
             self._consistency(renders, masks, metrics, left_out)
@@ -142,7 +139,7 @@ class Scorer:
         metrics[f"clip_score[{name}]"] = clip_score(self.encoder, renders.rgb, prompt)
         cosines = view_cosines(self.encoder, renders.rgb, prompt)
         metrics[f"view_cs[{name}]"] = view_cs(cosines, renders.azimuth_deg)
-        metrics[f"view_entropy[{name}]"] = view_entropy(view_probabilities(cosines[:-1]))
+        metrics[f"view_entropy[{name}]"] = view_entropy(view_probabilities(cosines[: renders.around]))
         if any(text != prompt for text in self.cfg.others):
             metrics[f"r_precision[{name}]"] = r_precision(self.encoder, renders.rgb, prompt, self.cfg.others)
         else:
@@ -159,7 +156,10 @@ class Scorer:
             left_out[f"{name}: crop, white ground, flat control"] = "there are no opacity maps"
             return
         metrics[f"{name}/flat control"] = a_lpips(self.lpips, flattened(views, masks))
-        metrics[f"{name}/white ground"] = a_lpips(self.lpips, on_ground(views, renders.opacity, self.cfg.ground))
+        if renders.ground is None:
+            left_out[f"{name}/white ground"] = "the colour behind the object is not known"
+        else:
+            metrics[f"{name}/white ground"] = a_lpips(self.lpips, on_ground(views, renders.opacity, renders.ground))
         window = cropped(views, masks)
         if min(window.shape[1:3]) < SMALLEST:
             left_out[f"{name}/crop"] = f"the object is smaller than {SMALLEST} pixels"
@@ -171,27 +171,29 @@ class Scorer:
         renders: Renders,
         masks: Tensor | None,
         asset: Asset | None,
-        mesh: Asset | None,
+        mesh: Asset | str,
         metrics: dict[str, Any],
         left_out: dict[str, str],
     ) -> None:
         if asset is None:
             left_out["asset: colour distance, chamfer"] = "no asset was given"
             return
-        if mesh is None:
-            left_out["asset/chamfer"] = "there is no exported mesh"
+        if isinstance(mesh, str):
+            left_out["asset/chamfer"] = mesh
         else:
             metrics["asset/chamfer"] = chamfer_distance(normalise(mesh), asset)
         if masks is None:
             left_out["asset/colour distance"] = "there are no opacity maps"
             return
-        turn, opacity = renders.turn(12)
-        assert opacity is not None
-        rgb, covered = _asset_pictures(asset, len(turn), turn.shape[1])
-        metrics["asset/colour distance"] = colour_distance(turn, opacity > 0.5, rgb, covered)
+        turn = renders.turn(12)
+        assert turn.opacity is not None
+        height, width = turn.rgb.shape[1:3]
+        rgb, covered = _asset_pictures(asset, len(turn.rgb), height)
+        metrics["asset/colour distance"] = colour_distance(turn.rgb, turn.opacity > 0.5, rgb, covered)
         if camera := renders.about.get("camera"):
-            outlines = asset_masks(asset, len(turn), turn.shape[1], **camera)
-            metrics["asset/silhouette_iou"] = silhouette_iou(opacity, outlines)
+            azimuth_deg = renders.azimuth_deg[renders.chosen(12)]
+            outlines = asset_masks(asset, azimuth_deg, height, width, **camera)
+            metrics["asset/silhouette_iou"] = silhouette_iou(turn.opacity, outlines)
         else:
             left_out["asset/silhouette_iou"] = "the camera of the pictures is not known"
 
@@ -204,19 +206,20 @@ class Scorer:
         if not kinds or not finishes:
             left_out["judge"] = "the judge knows prompts like 'a red robot', of the mini library's words"
             return
-        verdict = judge_turn(self.referee, renders.turn(12)[0], finishes[0], kinds[0])
+        verdict = judge_turn(self.referee, renders.turn(12).rgb, finishes[0], kinds[0])
         metrics["judge"] = verdict
 
 
-def exported_mesh(trial: Path) -> Asset | None:
-    """The mesh that a run has exported last, if it has one that can be read."""
-    found = sorted(visible(trial.glob("save/it*-export/*.glb")), key=lambda path: path.stat().st_mtime)
+def exported_mesh(trial: Path, step: int) -> Asset | str:
+    """The mesh that a run has exported at ``step``, or why there is none; with several, the first by name."""
+    found = sorted(visible((trial / "save" / f"it{step}-export").glob("*.glb")))
     if not found:
-        return None
+        others = (trial / "save").glob("it*-export/*.glb")
+        return f"the exported mesh is not of step {step}" if any(visible(others)) else NO_MESH
     try:
-        return load_asset(found[-1])
-    except AssetError:
-        return None
+        return load_asset(found[0])
+    except AssetError as error:
+        return f"the exported mesh cannot be used: {error.problem}"
 
 
 def _asset_pictures(asset: Asset, views: int, size: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from threestudio_redream.assets import Asset
@@ -15,19 +15,27 @@ __all__ = ["asset_masks", "chamfer_distance", "silhouette_iou"]
 
 
 def asset_masks(
-    asset: Asset, views: int, size: int, *, elevation_deg: float, distance: float, fovy_deg: float
+    asset: Asset,
+    azimuth_deg: ArrayLike,
+    height: int,
+    width: int,
+    *,
+    elevation_deg: float,
+    distance: float,
+    fovy_deg: float,
 ) -> NDArray[np.bool_]:
-    """``[A, S, S]`` silhouettes of an asset in the canonical frame, from the cameras of a turn."""
+    """``[A, H, W]`` silhouettes of an asset in the canonical frame, seen from the azimuths ``[A]``."""
     from threestudio_redream.assets.rasteriser import AssetRenderer
 
-    azimuths = [360.0 * i / views for i in range(views)]
+    azimuths = np.asarray(azimuth_deg, np.float64)
+    views = len(azimuths)
     c2w = orbit_c2w(azimuths, [elevation_deg] * views, [distance] * views)
-    alpha = AssetRenderer(asset, supersample=2)(c2w, np.full(views, fovy_deg), size, size).rgba[..., 3]
+    alpha = AssetRenderer(asset, supersample=2)(c2w, np.full(views, fovy_deg), height, width).rgba[..., 3]
     return alpha > 0.5
 
 
 def silhouette_iou(opacity: Tensor, masks: NDArray[np.bool_]) -> float:
-    """Intersection over union of outlines, ``[A, S, S]`` both, mean over the views; 1 where both are empty.
+    """Intersection over union of outlines, ``[A, H, W]`` both, mean over the views; 1 where both are empty.
 
     Raises:
         ConfigError: the shapes differ.

@@ -53,7 +53,7 @@ def resolve_model(name: str) -> str:
     Raises:
         ConfigError: ``mini`` is asked for and its weights are not there, a path does not exist, or a name is unknown.
     """
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is not None:
         return str(folder)
     ids = sources(name)
@@ -72,7 +72,7 @@ def model_folder(name: str, parts: Sequence[str] = tuple(PARTS)) -> Path:
         ConfigError: as :func:`resolve_model`, the folder lacks files, or it holds a model of another family (SDXL).
         HubError: see :mod:`threestudio_redream.hub`.
     """
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is None:
         patterns = ["model_index.json", *(f"{part}/{file}" for part in parts for file in PARTS[part])]
         folder = _from_hub(name, patterns, parts)
@@ -124,7 +124,7 @@ def load_component(model: str, subfolder: str, library: str, class_name: str, **
     Raises:
         ConfigError: the part cannot be loaded; a HubError if it cannot be had.
     """
-    folder = _local_folder(model) or model_folder(model, (subfolder,))
+    folder = local_folder(model) or model_folder(model, (subfolder,))
     if subfolder in _WITH_WEIGHTS:
         options.setdefault("use_safetensors", True)
     try:
@@ -139,7 +139,7 @@ def load_component(model: str, subfolder: str, library: str, class_name: str, **
         ) from cause
 
 
-def _local_folder(name: str) -> Path | None:
+def local_folder(name: str) -> Path | None:
     """The folder that a name means, or None for something of the hub."""
     if name == MINI:
         from threestudio_redream.mini import DIFFUSION

@@ -183,12 +183,20 @@ def load_config(*yamls: str | Path, cli_args: Sequence[str] = (), from_string: b
 
 def _override(argument: str) -> DictConfig:
     """``key=value`` as a nested configuration."""
+    literal = OmegaConf.create({})
+    key = argument.split("=", 1)[0]
+    OmegaConf.update(literal, key, _value(argument), force_add=True)
+    return literal
+
+
+def _value(argument: str) -> Any:
+    """The value of ``key=value``, read as yaml; texts such as prompts are taken as they stand."""
     key, text = argument.split("=", 1)
     is_text = key.rsplit(".", 1)[-1] in _TEXTS and text != "null"
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     try:
         if not is_text or quoted:
-            return OmegaConf.from_dotlist([argument])
+            return cast(dict, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False))["value"]
     except YAMLError as cause:
         if not is_text:
             raise ConfigError(
@@ -196,9 +204,7 @@ def _override(argument: str) -> DictConfig:
                 received=argument,
                 fix="""Put it in quotes of its own: key="'value'".""",
             ) from cause
-    literal = OmegaConf.create({})
-    OmegaConf.update(literal, key, text, force_add=True)
-    return literal
+    return text
 
 
 def _folder_name(tag: str) -> str:
@@ -221,10 +227,8 @@ def _is_list_item(config: DictConfig, key: str) -> bool:
 
 
 def _set_list_item(config: DictConfig, argument: str) -> None:
-    key, text = argument.split("=", 1)
-    value = OmegaConf.from_dotlist([f"value={text}"])["value"]
     try:
-        OmegaConf.update(config, key, value, merge=True, force_add=True)
+        OmegaConf.update(config, argument.split("=", 1)[0], _value(argument), merge=True, force_add=True)
     except IndexError as cause:
         raise ConfigError(
             "A command-line override names an item that the list does not have",

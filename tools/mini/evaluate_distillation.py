@@ -145,7 +145,7 @@ def evaluate_3d(judge: Judge, arguments: argparse.Namespace) -> dict[str, Any]:
                 f"system.prompt_processor.prompt={text}", *arguments.extra,
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True)
-        views = open_renders(folder).turn(12)[0]
+        views = open_renders(folder).turn(12).rgb
         figures["runs"][text] = {
             **judge_turn(judge, views, descriptor, kind),
             "seconds": round(time.perf_counter() - started, 1),

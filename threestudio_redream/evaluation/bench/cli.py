@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from threestudio_redream.evaluation.bench.suites import Cell
 
@@ -31,7 +31,12 @@ def bench(
     ] = None,
     gpu: Annotated[str, typer.Option(help="As for launch.py; left out: cpu for mini, auto for paper.")] = "",
     work: Annotated[Path | None, typer.Option(help="Folder of the runs; left out: outputs/bench/SUITE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; left out: benchmarks/results/SUITE.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results; left out: benchmarks/results/SUITE, or WORK/results if that holds other runs."
+        ),
+    ] = None,
     root: Annotated[Path, typer.Option(help="A clone of the repository: its configurations are run.")] = Path(),
     index: Annotated[
         Path | None, typer.Option(help="Folder of the assets; left out: what ReDream's configuration names.")
@@ -53,10 +58,10 @@ def bench(
     A run that fails is a row of its own and stops nothing. The exit status is 1 if one has failed.
     """
     from threestudio_redream.evaluation.bench.gallery import write_gallery
+    from threestudio_redream.evaluation.bench.harness import Harness
     from threestudio_redream.evaluation.bench.methods import chosen_methods
-    from threestudio_redream.evaluation.bench.runs import Harness
     from threestudio_redream.evaluation.bench.suites import open_suite
-    from threestudio_redream.evaluation.bench.sweep import adopt, collect, forget_failures, sweep
+    from threestudio_redream.evaluation.bench.sweep import adopt, adoptable, collect, forget_failures, sweep
     from threestudio_redream.evaluation.bench.tables import as_markdown, write_results
     from threestudio_redream.executors import open_executor
 
@@ -72,11 +77,17 @@ def bench(
         extra=tuple(settings or ()),
         index="" if index is None else str(index.resolve()),
     )
+    left_out = [cell for cell in cells if not harness.applicable(cell)]
+    for cell in left_out:
+        typer.echo(f"left out: {cell.method}, {cell.prompt}, seed {cell.seed}: the index has no such asset", err=True)
+    cells = [cell for cell in cells if cell not in left_out]
+    if plan:
+        waiting = adoptable(harness, cells, adopted) if adopted is not None else ()
+        _show_plan([(cell, _state(harness, cell, waiting)) for cell in cells], as_json)
+        return
+    folder = _results_folder(harness, cells, out)
     if adopted is not None:
         typer.echo(f"{adopt(harness, cells, adopted)} runs adopted from {adopted}", err=True)
-    if plan:
-        _show_plan(harness, cells, as_json)
-        return
     if not report:
         if retry_failed:
             forget_failures(harness, cells)
@@ -87,7 +98,6 @@ def bench(
     if not rows:
         typer.echo("No run has finished yet.", err=True)
         raise typer.Exit(1)
-    folder = (out or Path("benchmarks") / "results" / suite).resolve()
     table = write_results(folder, chosen, rows, _about(harness, rows), harness.folder_of)
     gallery = write_gallery(harness.work / "gallery.html", chosen, rows, table, harness.folder_of)
     failed = [row for row in rows if row["status"] != "ok"]
@@ -111,21 +121,47 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter("Use whole numbers like 0,1,2.", param_hint="--seeds") from cause
 
 
-def _show_plan(harness: Any, cells: Sequence[Cell], as_json: bool) -> None:
-    from threestudio_redream.evaluation.bench.runs import read_result
+def _results_folder(harness: Any, cells: Sequence[Cell], out: Path | None) -> Path:
+    """Where the tables go. Unless a folder was named, what lies there is only replaced by something that covers it."""
+    from threestudio_redream.evaluation.bench.sweep import would_lose
 
-    rows = [(cell, read_result(harness.folder(cell))) for cell in cells]
+    if out is not None:
+        return out.resolve()
+    folder = (Path("benchmarks") / "results" / harness.suite).resolve()
+    lost = would_lose(harness, cells, folder)
+    if not lost:
+        return folder
+    other = harness.work / "results"
+    typer.echo(
+        f"{_near(folder)} holds {lost} finished runs that are not of this sweep, and is left as it is; the tables go "
+        f"to {_near(other)} (--out names another folder)",
+        err=True,
+    )
+    return Path(other)
+
+
+def _show_plan(states: Sequence[tuple[Cell, str]], as_json: bool) -> None:
     if as_json:
-        states = [{"method": c.method, "prompt": c.prompt, "seed": c.seed, "status": _state(row)} for c, row in rows]
-        typer.echo(json.dumps(states, indent=1))
+        rows = [{"method": c.method, "prompt": c.prompt, "seed": c.seed, "status": state} for c, state in states]
+        typer.echo(json.dumps(rows, indent=1))
         return
-    for cell, row in rows:
-        typer.echo(f"{_state(row):8} {cell.method:26} seed {cell.seed}  {cell.prompt}")
-    typer.echo(f"{sum(row is None for _, row in rows)} of {len(rows)} runs are to be made.")
+    for cell, state in states:
+        typer.echo(f"{state:14} {cell.method:26} seed {cell.seed}  {cell.prompt}")
+    typer.echo(f"{sum(state == 'to do' for _, state in states)} of {len(states)} runs are to be made.")
 
 
-def _state(row: dict[str, Any] | None) -> str:
-    return "to do" if row is None else str(row["status"])
+def _state(harness: Any, cell: Cell, adoptable: Container[Cell]) -> str:
+    from threestudio_redream.errors import ConfigError
+    from threestudio_redream.evaluation.bench.rows import read_result, refuse_other_settings
+
+    row = read_result(harness.folder(cell))
+    if row is None:
+        return "to adopt" if cell in adoptable else "to do"
+    try:
+        refuse_other_settings(harness, cell, row)
+    except ConfigError:
+        return "other settings"
+    return str(row["status"])
 
 
 def _bar(total: int, finished: int, quiet: bool) -> Any:

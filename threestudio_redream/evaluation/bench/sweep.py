@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from threestudio_redream.errors import ConfigError
-from threestudio_redream.evaluation.bench.runs import (
+from threestudio_redream.evaluation.bench.harness import Harness
+from threestudio_redream.evaluation.bench.rows import (
     RESULT,
-    Harness,
     read_result,
     read_row,
     refuse_other_settings,
-    run_cell,
+    refuse_several_models,
 )
+from threestudio_redream.evaluation.bench.runs import run_cell
 from threestudio_redream.evaluation.bench.suites import Cell
 from threestudio_redream.evaluation.bench.turns import TURN, read_turn
 from threestudio_redream.executors import Executor
-from threestudio_redream.runtime.files import atomic_write_bytes, atomic_write_text
+from threestudio_redream.runtime.files import atomic_write_bytes, atomic_write_text, visible
 
-__all__ = ["adopt", "collect", "forget_failures", "sweep"]
+__all__ = ["adopt", "adoptable", "collect", "forget_failures", "sweep", "would_lose"]
 
 
 def sweep(
@@ -36,8 +37,8 @@ def sweep(
         done: called with every row that this call made.
 
     Raises:
-        ConfigError: a configuration or the index of assets is missing, or a folder holds results of other settings;
-            before anything runs.
+        ConfigError: a configuration, the index or an asset that a method needs is missing, or a folder holds results
+            of other settings; before anything runs.
         WorkerDiedError: a worker was killed; a repeated call goes on.
     """
     rows: dict[Cell, dict[str, Any]] = {}
@@ -46,6 +47,7 @@ def sweep(
         if row is not None:
             rows[cell] = run_cell(harness, cell)  # refuses other settings, and runs nothing
         else:
+            harness.overrides(cell)
             harness.config_files(cell)
     waiting = [(harness, cell) for cell in cells if cell not in rows]
     if waiting:
@@ -60,7 +62,7 @@ def collect(harness: Harness, cells: Iterable[Cell]) -> list[dict[str, Any]]:
     """Rows of those of ``cells`` that have one, each with the ``name`` of its raw file.
 
     Raises:
-        ConfigError: results of several settings for one method.
+        ConfigError: results of several settings for one method, or scored by several models.
     """
     found: list[dict[str, Any]] = []
     for cell in cells:
@@ -68,17 +70,34 @@ def collect(harness: Harness, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         if row is None:
             continue
         refuse_other_settings(harness, cell, row)
-        found.append({**row, "name": cell.name})
+        found.append({"name": cell.name} | {key: value for key, value in row.items() if key != "name"})
+    refuse_several_models(found)
     return found
 
 
-def adopt(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
-    """Take over finished runs from a folder of results, as another machine wrote them; returns how many.
+def would_lose(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
+    """How many finished runs in a folder of results the tables of ``cells`` would not have: of other cells, or of other
+    settings."""
+    wanted = {results / "runs" / cell.method / f"{cell.name}.json": cell for cell in cells}
+    lost = 0
+    for path in visible((results / "runs").glob("*/*.json")):
+        row = read_row(path)
+        if row is None or row["status"] != "ok":
+            continue
+        try:
+            refuse_other_settings(harness, wanted[path], row)
+        except (KeyError, ConfigError):
+            lost += 1
+    return lost
 
-    A run that is here already is left as it is; a failed one is not taken.
+
+def adoptable(harness: Harness, cells: Iterable[Cell], results: Path) -> dict[Cell, tuple[dict[str, Any], Path]]:
+    """Finished runs of a folder of results, as another machine wrote it, that are not here; with their raw files.
+
+    A failed run is not taken.
 
     Raises:
-        ConfigError: no such folder, or a row of other settings; before anything is taken.
+        ConfigError: no such folder, or a row of other settings.
     """
     if not (results / "runs").is_dir():
         raise ConfigError(
@@ -86,17 +105,28 @@ def adopt(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
             received=str(results),
             fix="Name one that redream bench wrote (--out), for instance benchmarks/results/mini.",
         )
-    found = []
+    found: dict[Cell, tuple[dict[str, Any], Path]] = {}
     for cell in cells:
         path = results / "runs" / cell.method / f"{cell.name}.json"
         row = read_row(path)
         if row is None or row["status"] != "ok" or read_result(harness.folder(cell)) is not None:
             continue
         refuse_other_settings(harness, cell, row)
-        found.append((cell, row, read_turn(path.with_suffix(Path(TURN).suffix))))
-    for cell, row, turn in found:
+        found[cell] = row, path
+    return found
+
+
+def adopt(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
+    """Take over what is :func:`adoptable`; returns how many. A run that is here already is left as it is.
+
+    Raises:
+        ConfigError: as there; before anything is taken.
+    """
+    found = adoptable(harness, cells, results)
+    for cell, (row, path) in found.items():
         folder = harness.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
+        turn = read_turn(path.with_suffix(Path(TURN).suffix))
         if turn is not None:
             atomic_write_bytes(folder / TURN, turn)
         row = {key: value for key, value in row.items() if key != "name"}

@@ -113,7 +113,8 @@ def as_csv(table: Summaries) -> str:
     writer.writerow(["method", "metric", "mean", "lo", "hi", "n"])
     for method, metrics in _ordered(table):
         for metric, found in metrics.items():
-            writer.writerow([method, metric, *(f"{found[key]:.6g}" for key in ("mean", "lo", "hi")), found["n"]])
+            numbers = ("" if found[key] is None else f"{found[key]:.6g}" for key in ("mean", "lo", "hi"))
+            writer.writerow([method, metric, *numbers, found["n"]])
     return sink.getvalue()
 
 
@@ -146,16 +147,17 @@ def _shown(found: Mapping[str, Any] | None, column: Column) -> str:
     if column.share:
         lo, hi = found.get("wilson", (found["lo"], found["hi"]))
         hits = f"{round(found['mean'] * found['n'])} / {found['n']}"
-        return f"{hits} [{100 * lo:.0f}, {100 * hi:.0f} %]"
-    return f"{_mean(found, column)} [{found['lo']:.{column.digits}f}, {found['hi']:.{column.digits}f}]"
+        return hits if lo is None else f"{hits} [{100 * lo:.0f}, {100 * hi:.0f} %]"
+    mean = _mean(found, column)
+    return mean if found["lo"] is None else f"{mean} [{found['lo']:.{column.digits}f}, {found['hi']:.{column.digits}f}]"
 
 
 def _difference(found: Mapping[str, Any] | None, column: Column) -> str:
     if found is None:
         return "-"
     scale, digits = (100.0, 0) if column.share else (1.0, column.digits)
-    mean, lo, hi = (f"{scale * found[key]:+.{digits}f}" for key in ("mean", "lo", "hi"))
-    return f"{mean} [{lo}, {hi}]"
+    mean, *ends = (f"{scale * found[key]:+.{digits}f}" for key in ("mean", "lo", "hi") if found[key] is not None)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _best(table: Summaries, column: Column) -> str:

@@ -34,7 +34,7 @@ def keep_turn(folder: Path) -> bool:
         try:
             with Image.open(frames[round(i * len(frames) / VIEWS)]) as image:
                 view = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return False
         sheet[:, i * SIDE : (i + 1) * SIDE] = view
     sink = io.BytesIO()
@@ -53,7 +53,7 @@ def read_turn(path: Path) -> bytes | None:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
             return data if image.size == (VIEWS * SIDE, SIDE) else None
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 

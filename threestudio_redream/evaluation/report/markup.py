@@ -1,4 +1,7 @@
-"""Pieces of a page: everything that comes from a file is escaped, pictures are decoded and encoded anew."""
+"""Pieces of a page: text from a file is escaped, pictures are decoded and encoded anew.
+
+Films go in as they are, for the browser to decode; the policy of the page lets them fetch and run nothing.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def picture_data(path: Path, side: int) -> str:
             image.thumbnail((side, side))
             sink = io.BytesIO()
             image.convert("RGB").save(sink, "PNG", optimize=True)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return ""
     return f"data:image/png;base64,{base64.b64encode(sink.getvalue()).decode()}"
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,29 @@ def turn_frames(save: Path) -> list[Path]:
 def read_curves(logs: Path, names: Sequence[str]) -> Series:
     """``(step, value)`` of the logged figures called ``names``, finite ones alone; in the order of ``names``."""
     series: Series = {name: [] for name in names}
-    for path in sorted(logs.glob("version_*/metrics.csv")):
-        reader = csv.DictReader(io.StringIO(read_text(path)))
-        for _, row in zip(range(MAX_ROWS), reader):
+    for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda path: _version(path.parent.name)):
+        for row in _csv_rows(read_text(path)):
             step = read_number(row.get("step"))
             for name, points in series.items():
                 value = read_number(row.get(name) or "nan")
                 if math.isfinite(value) and math.isfinite(step):
                     points.append((step, value))
     return {name: points for name, points in series.items() if points}
+
+
+def _version(name: str) -> tuple[int, str]:
+    """Lightning counts a run's resumptions: version_10 comes after version_2."""
+    number = name.removeprefix("version_")
+    return (int(number) if re.fullmatch(r"\d{1,9}", number) else -1, name)
+
+
+def _csv_rows(text: str) -> Iterator[dict[str, str]]:
+    """At most so many, up to the first that is damaged."""
+    reader = csv.DictReader(io.StringIO(text))
+    try:
+        yield from (row for _, row in zip(range(MAX_ROWS), reader))
+    except csv.Error:
+        return
 
 
 def prompt_of(trial: Path) -> str:
