@@ -12,7 +12,7 @@ from threestudio_redream.errors import ConfigError, RedreamError
 from threestudio_redream.kernels.hashgrid.config import HashGridConfig
 from threestudio_redream.kernels.hashgrid.cpu import CpuGrid, zeros_in_large_pages
 from threestudio_redream.kernels.hashgrid.function import encode_cpu
-from threestudio_redream.kernels.hashgrid.reference import encode_reference
+from threestudio_redream.kernels.hashgrid.reference import clamped, encode_reference
 from threestudio_redream.kernels.hashgrid.tcnn import make_tcnn_encoding, tcnn_available
 from threestudio_redream.kernels.jit import kernel_choice, use_numba
 
@@ -125,7 +125,7 @@ class HashGrid(nn.Module):
             self._tcnn.append(encoding)
         encoding = self._tcnn[0]
         encoding.params = self.params
-        return encoding(x.clamp(0.0, 1.0))[:, : self.n_output_dims].to(self.params.dtype)
+        return encoding(clamped(x))[:, : self.n_output_dims].to(self.params.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tcnn": []}  # native handles can be neither copied nor saved

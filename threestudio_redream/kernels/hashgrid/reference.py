@@ -13,7 +13,7 @@ from torch import Tensor
 
 from threestudio_redream.kernels.hashgrid.config import HASH_PRIMES, Level
 
-__all__ = ["encode_reference"]
+__all__ = ["clamped", "encode_reference"]
 
 
 def encode_reference(
@@ -23,7 +23,7 @@ def encode_reference(
 
     Args:
         x: ``[N, D]`` positions in [0, 1], D = 2 or 3, float32 or float64. Values outside are clamped,
-            with zero gradient there; a NaN makes the features of its point NaN.
+            with zero gradient there (:func:`clamped`); a NaN makes the features of its point NaN.
         params: flat table, level after level, grid point after grid point, features together; the
             dtype of ``x``.
         levels: :meth:`HashGridConfig.levels` for D dimensions.
@@ -33,8 +33,16 @@ def encode_reference(
         ``[N, len(levels) * n_features]``, the coarsest level first.
     """
     tables = params.view(-1, n_features).split([level.rows for level in levels])
-    x = x.clamp(0.0, 1.0)
+    x = clamped(x)
     return torch.cat([_encode_level(x, *pair, smoothstep) for pair in zip(tables, levels)], dim=-1)
+
+
+def clamped(x: Tensor) -> Tensor:
+    """Clamp to [0, 1], with a gradient of 1 there, both ends included, and of 0 outside and at NaN.
+
+    That of ``torch.clamp`` at the ends depends on the version: 1 before torch 2.14, 0 since.
+    """
+    return torch.where((x >= 0.0) & (x <= 1.0), x, x.detach().clamp(0.0, 1.0))
 
 
 def _encode_level(x: Tensor, table: Tensor, level: Level, smoothstep: bool) -> Tensor:
