@@ -401,7 +401,9 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any, An
     """``(name, annotation, typer's info, default)`` of a verb's parameters; one without default has ``empty``."""
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
-        annotation, *extras = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else (hints[name],)
+        inner = (hints[name], *get_args(hints[name]))  # Python 3.10 puts an Optional around what has the default None
+        hint = next((one for one in inner if hasattr(one, "__metadata__")), hints[name])
+        annotation, *extras = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
         if extras:  # else the context of typer itself
             yield name, annotation, extras[-1], parameter.default
 

@@ -115,6 +115,18 @@ def test_foreign_files_are_refused(tmp_path):
         read_checkpoint(tmp_path / "absent.safetensors")
 
 
+@pytest.mark.parametrize("key", ["tree", "sha256"])
+def test_a_checkpoint_without_its_state_is_damaged(tmp_path, key):
+    """One letter of a name in the header is enough."""
+    path = tmp_path / "x.safetensors"
+    write_checkpoint(path, {"epoch": 0, "t": torch.arange(5.0)})
+    data = path.read_bytes()
+    assert data.count(f'"{key}"'.encode()) == 1
+    path.write_bytes(data.replace(f'"{key}"'.encode(), f'"{key[:-1]}X"'.encode()))
+    with pytest.raises(CheckpointError, match="damaged: its checksum"):
+        read_checkpoint(path)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 10_000))
 def test_fuzzed_files_give_named_errors(tmp_path_factory, noise, at):

@@ -88,14 +88,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"The checkpoint cannot be read: {cause}", received=str(path), fix=_FOREIGN_FIX
         ) from cause
-    if _digest(metadata["tree"], tensors.items()) != metadata.get("sha256"):
+    tree_text = metadata.get("tree", "")
+    if _digest(tree_text, tensors.items()) != metadata.get("sha256"):
         raise CheckpointError(
             "The checkpoint is damaged: its checksum does not match",
             received=str(path),
             fix="Use the checkpoint before it in the same folder.",
         )
     try:
-        value = json.loads(metadata["tree"])
+        value = json.loads(tree_text)
     except (ValueError, RecursionError) as cause:
         raise CheckpointError("The checkpoint's state tree is not JSON", received=str(path)) from cause
     tree = decode(value, tensors)
