@@ -66,6 +66,14 @@ def test_dead_workers_are_noticed(kind: str, tmp_path: Path) -> None:
     assert "goes on where it stopped" in caught.value.fix
 
 
+def test_slurm_without_slurm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit would start all jobs at once on this machine."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no Slurm.*--executor local"):
+        list(SlurmExecutor(1, tmp_path / "logs").run(math.pow, JOBS))
+
+
 def test_workers_have_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert list(LocalExecutor(1).run(os.getenv, [("OMP_NUM_THREADS",), ("NUMBA_NUM_THREADS",)])) == ["1", "1"]

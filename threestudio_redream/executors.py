@@ -130,6 +130,12 @@ class SlurmExecutor:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         executor = submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
+        if self.cluster is None and executor.cluster != "slurm":  # submitit would start all jobs at once right here
+            raise ConfigError(
+                "There is no Slurm on this machine",
+                received=f"submitit found {executor.cluster!r}",
+                fix="Run this where sbatch is, or use --executor local.",
+            )
         executor.update_parameters(name="redream", **({"timeout_min": 720} | self.options))
         if executor.cluster == "slurm":
             executor.update_parameters(slurm_array_parallelism=self.workers)

@@ -81,6 +81,9 @@ def test_rows_say_everything(finished):
 
 def test_finished_runs_are_not_repeated(finished):
     made, rows = finished
+    assert "clip_score[mini]" in (made.folder(CELLS[0]) / "report.html").read_text("utf-8"), (
+        "its figures are on its page"
+    )
     before = {cell: (made.folder(cell) / "launch.log").stat().st_mtime_ns for cell in CELLS}
     seen = []
     assert sweep(made, CELLS, InlineExecutor(), seen.append) == rows
@@ -238,6 +241,8 @@ def test_a_row_is_of_the_cell_that_its_place_names(finished, tmp_path, change):
         '{"status": "ok", "metrics": [1]}',
         '{"status": "ok", "metrics": {"clip": "much"}}',
         '{"status": "ok", "metrics": {"clip": true}}',
+        '{"status": "ok", "metrics": {"clip": 1' + "0" * 400 + "}}",
+        '{"status": "ok", "metrics": {"\\ud800": 1.0}}',
         '{"status": "failed"}',
         '{"status": ["ok"], "metrics": {}}',
         "[]",
@@ -268,6 +273,23 @@ def test_rows_of_other_weights_or_other_judges_are_refused(finished, tmp_path):
     assert len(collect(here, CELLS)) == 2, "rows of the first sweeps do not say"
 
 
+def test_models_that_score_are_looked_for_before_anything_runs(tmp_path, monkeypatch):
+    def absent(cfg):
+        raise ConfigError("The model is not here", received=cfg.encoder, fix="Fetch it.")
+
+    monkeypatch.setattr("threestudio_redream.evaluation.bench.sweep.Scorer", absent)
+    with pytest.raises(ConfigError, match="not here"):
+        sweep(harness(tmp_path), CELLS, InlineExecutor())
+    assert not list(tmp_path.iterdir())
+
+
+def test_controls_are_found_outside_a_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bench", "-m", "random-asset", "--prompts", "1", "--plan", "--json"])
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)) == 3
+
+
 def test_weights_count_by_their_content(tmp_path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name / "unet").mkdir(parents=True)
@@ -293,11 +315,21 @@ def test_published_results_are_replaced_by_what_covers_them_alone(finished, tmp_
     words = [*BENCH, "--report", "--work", str(work), *settings]
     fewer = CliRunner().invoke(app, [word.replace(",prolificdreamer", "") for word in words])
     assert fewer.exit_code == 0, fewer.output
-    assert "holds 1 finished runs that are not of this sweep" in fewer.stderr
+    assert "holds 1 finished runs that are not among these" in fewer.stderr
     assert set(json.loads((work / "results" / "table.json").read_text())) == {"dreamfusion"}
     assert (results / "table.json").read_bytes() == before
-    other = CliRunner().invoke(app, [*words, "--set", "trainer.max_steps=7", "--work", str(tmp_path / "empty")])
-    assert "holds 2 finished runs" in other.stderr
+    row = work / CELLS[1].method / CELLS[1].name / "result.json"
+    whole = row.read_text()
+    for left in (None, json.dumps({**json.loads(whole), "status": "failed", "reason": "no views"})):
+        row.unlink(missing_ok=True)
+        if left is not None:
+            row.write_text(left)
+        part = CliRunner().invoke(app, words)
+        assert "holds 1 finished runs that are not among these" in part.stderr
+        assert (results / "table.json").read_bytes() == before
+    row.write_text(whole)
+    named = CliRunner().invoke(app, [word.replace(",prolificdreamer", "") for word in words] + ["--out", str(results)])
+    assert "1 finished runs in benchmarks/results/mini are not among these" in named.stderr
     (results / "table.json").unlink()
     whole = CliRunner().invoke(app, words)
     assert (whole.exit_code, whole.stderr) == (0, "")

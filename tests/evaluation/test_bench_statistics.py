@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from threestudio_redream.evaluation.bench import statistics
-from threestudio_redream.evaluation.bench.statistics import differences, summaries, wilson
+from threestudio_redream.evaluation.bench.statistics import differences, newcombe, summaries, wilson
+
+HIT = "judge/hit"
 
 
 def row(method, prompt, seed, status="ok", **metrics):
@@ -23,8 +25,8 @@ def rows():
     for i, level in enumerate(levels):
         for seed in range(3):
             value = level + 0.01 * rng.normal()
-            made.append(row("prolificdreamer", f"p{i}", seed, clip=value, hit=float(value > 0)))
-            made.append(row("redream", f"p{i}", seed, clip=value + 0.1, hit=1.0))
+            made.append(row("prolificdreamer", f"p{i}", seed, clip=value, **{HIT: float(value > 0)}))
+            made.append(row("redream", f"p{i}", seed, clip=value + 0.1, **{HIT: 1.0}))
     return made
 
 
@@ -79,8 +81,8 @@ def test_intervals_of_shares_hold_the_truth_where_seeds_agree():
     held = 0
     for _ in range(300):
         janus = rng.random(12) < 0.5
-        found = summaries(row("redream", f"p{i}", s, hit=float(v)) for i, v in enumerate(janus) for s in range(3))
-        low, high = found["redream"]["hit"]["wilson"]
+        found = summaries(row("redream", f"p{i}", s, **{HIT: float(v)}) for i, v in enumerate(janus) for s in range(3))
+        low, high = found["redream"][HIT]["wilson"]
         held += low <= 0.5 <= high
     assert held / 300 >= 0.92
 
@@ -95,7 +97,7 @@ def test_methods_do_not_change_each_others_intervals(rows):
 def test_one_prompt_has_no_interval(rows):
     found = summaries(r for r in rows if r["prompt"] == "p0")["redream"]
     assert (found["clip"]["lo"], found["clip"]["hi"], found["clip"]["n"]) == (None, None, 3)
-    assert found["hit"]["wilson"] == pytest.approx(wilson(1.0, 1))
+    assert found[HIT]["wilson"] == pytest.approx(wilson(1.0, 1))
 
 
 def test_prompts_are_drawn_and_not_runs(rows):
@@ -126,13 +128,59 @@ def test_only_common_runs_are_compared(rows):
 
 def test_shares_carry_counts(rows):
     table = summaries(rows)
-    hit = table["redream"]["hit"]
+    hit = table["redream"][HIT]
     assert (hit["count"], hit["n"], hit["mean"]) == (15, 15, 1.0)
     expected = binomtest(5, 5).proportion_ci(0.95, "wilson").low
     assert hit["wilson"][0] == pytest.approx(expected, abs=1e-4), "five prompts, not fifteen runs"
     assert (hit["lo"], hit["hi"]) == (1.0, 1.0)
     assert "count" not in table["redream"]["clip"]
-    assert "count" not in differences(rows, "prolificdreamer")["redream"]["hit"]
+    difference = differences(rows, "prolificdreamer")["redream"][HIT]
+    assert "count" not in difference
+    low, high = difference["newcombe"]
+    assert -1.0 <= low < difference["mean"] < high <= 1.0
+
+
+def test_newcombe_is_that_of_the_paper():
+    """His method 10 (1998): both in 36 pairs, one in 12, the other in 2, neither in none."""
+    first = np.array([1.0] * 36 + [1.0] * 12 + [0.0] * 2)
+    second = np.array([1.0] * 36 + [0.0] * 12 + [1.0] * 2)
+    low, high = newcombe(first, second)
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=1e-4)
+    turned = newcombe(second, first)
+    assert turned == pytest.approx((-high, -low))
+
+
+def test_differences_of_one_sign_may_cross_zero():
+    """One prompt of six is better: no evidence, where a bootstrap can only end at 0."""
+    rows = [
+        row(method, f"p{i}", seed, **{HIT: float(i == 0 and method == "redream")})
+        for i in range(6)
+        for seed in range(3)
+        for method in ("prolificdreamer", "redream")
+    ]
+    found = differences(rows, "prolificdreamer")["redream"][HIT]
+    assert found["lo"] == 0.0
+    assert found["newcombe"][0] < -0.1
+
+
+def test_likeness_to_different_assets_has_no_difference():
+    rows = [
+        {**row(method, f"p{i}", 0, **{"asset/silhouette_iou": 0.1 * i, "clip": 0.5}), "asset": asset}
+        for i in range(3)
+        for method, asset in (
+            ("prolificdreamer", f"a{i}"),
+            ("redream", f"a{i}"),
+            ("random-asset", f"b{i}" if i else "a0"),
+        )
+    ]
+    found = differences(rows, "prolificdreamer")
+    assert set(found["redream"]) == {"asset/silhouette_iou", "clip"}
+    assert set(found["random-asset"]) == {"clip"}
+
+
+def test_a_rank_that_is_1_everywhere_is_no_share(rows):
+    found = summaries([*rows, *(row("redream", f"p{i}", 0, r_precision=1.0) for i in range(3))])
+    assert "wilson" not in found["redream"]["r_precision"]
 
 
 def test_failed_runs_and_missing_metrics_count_nowhere(rows):

@@ -154,6 +154,15 @@ def test_latex(tmp_path):
     assert lines[-1] == r"\end{tabular}"
 
 
+def test_the_best_in_bold_is_of_the_most_prompts(tmp_path):
+    """A mean over fewer prompts does not compare."""
+    fewer = [{**row, "method": "no-delta", "metrics": {"clip": 9.0}} for row in rows()[:2]]
+    found = write_results(tmp_path, open_suite("mini"), [*rows(), *fewer], {}, lambda row: tmp_path / "none")
+    lines = as_latex(found, COLUMNS, {}).splitlines()
+    assert next(line for line in lines if line.startswith("ReDream")).count("textbf") == 2
+    assert "textbf" not in next(line for line in lines if line.startswith("without the delta"))
+
+
 def test_one_prompt_is_shown_without_an_interval(tmp_path):
     one = [row for row in rows() if row["prompt"] == "p1"]
     found = write_results(tmp_path, open_suite("mini"), one, {}, lambda row: tmp_path / "none")
@@ -161,7 +170,7 @@ def test_one_prompt_is_shown_without_an_interval(tmp_path):
     pages = differences_as_markdown(
         json.loads((tmp_path / "differences.json").read_text())["prolificdreamer"], "prolificdreamer", COLUMNS
     )
-    assert pages.splitlines()[2] == "| ReDream | 1 | -100 | +0.100 | +0.0 |"
+    assert pages.splitlines()[2] == "| ReDream | 1 | -100 [-100, +12] | +0.100 | +0.0 |"
     line = next(line for line in as_csv(found).splitlines() if line.startswith("redream,clip,"))
     assert line == "redream,clip,0.31,,,1"
 

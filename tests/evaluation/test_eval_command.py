@@ -114,6 +114,47 @@ def test_outlines_are_compared_from_where_the_pictures_were_taken() -> None:
     assert scorer(known, "a robot", asset=robot)["metrics"]["asset/silhouette_iou"] == pytest.approx(iou, abs=0.01)
 
 
+@pytest.mark.parametrize("prompt", ["", "    prompt: lib:green_robot\n", "    prompt: [1]\n"])
+def test_a_run_is_not_scored_by_the_name_of_its_folder(trial: Path, tmp_path: Path, prompt: str) -> None:
+    unknown = tmp_path / "run"
+    shutil.copytree(trial, unknown)
+    config = unknown / "configs" / "parsed.yaml"
+    config.write_text(config.read_text().replace("    prompt: a green robot\n", prompt))
+    code, rows, _ = run(unknown, "--lpips", "none")
+    assert code == 1
+    assert "What should this show?" in rows[0]["error"]["message"]
+
+
+def test_a_field_that_dissolved_is_scored_as_far_as_it_can_be(trial: Path, tmp_path: Path) -> None:
+    faint = tmp_path / "run"
+    shutil.copytree(trial, faint)
+    for path in (faint / "save" / "it5-opacity").glob("*.png"):
+        Image.fromarray((np.asarray(Image.open(path)) * 0.3).astype(np.uint8)).save(path)
+    code, rows, _ = run(faint, "--asset", ROBOT)
+    assert code == 0
+    assert rows[0]["left_out"]["asset/colour distance"] == "nothing is more than half opaque"
+    assert rows[0]["metrics"]["asset/silhouette_iou"] == 0.0
+    assert "clip_score[mini]" in rows[0]["metrics"]
+
+
+@pytest.mark.parametrize("text", ["A  Green robot.\na red cat\n", "\ufeffa green robot\na red cat\n"])
+def test_the_prompt_in_another_spelling_is_no_rival(trial: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "prompts.txt").write_text(text, "utf-8")
+    _, rows, _ = run(trial, "--lpips", "none", "--others", tmp_path / "prompts.txt")
+    assert rows[0]["metrics"]["r_precision[mini]"] == 1.0
+    (tmp_path / "prompts.txt").write_text("A green robot\n", "utf-8")
+    _, rows, _ = run(trial, "--lpips", "none", "--others", tmp_path / "prompts.txt")
+    assert "r_precision" in rows[0]["left_out"]
+
+
+def test_a_place_for_the_figures_is_looked_at_before_they_are_made(trial: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "file" / "figures.json"):
+        done = CliRunner().invoke(app, ["eval", str(trial), "--out", str(place)])
+        assert done.exit_code == 2
+        assert "--out" in done.output
+
+
 def test_the_mesh_is_that_of_the_views(trial: Path, tmp_path: Path) -> None:
     assert not isinstance(exported_mesh(trial, 5), str)
     assert exported_mesh(trial, 7) == "the exported mesh is not of step 7"

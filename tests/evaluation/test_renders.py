@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from threestudio_redream.evaluation.renders import Protocol, Renders, RendersError, open_renders
+from threestudio_redream.evaluation.report.markup import picture_data
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEWS, SIDE = 7, 16
@@ -28,7 +29,7 @@ def trial(tmp_path: Path) -> Path:
     run = tmp_path / "a_robot"
     for folder in ("configs", "ckpts", "save/it200-test", "save/it500-test", "save/it500-opacity"):
         (run / folder).mkdir(parents=True)
-    (run / "configs" / "parsed.yaml").write_text(f"data:\n  n_test_views: {VIEWS}\n")
+    (run / "configs" / "parsed.yaml").write_text(f"data:\n  n_test_views: {VIEWS}\n", "utf-8")
     (run / "ckpts" / "epoch=0-step=400.safetensors").write_bytes(b"x")
     (run / "ckpts" / "epoch=0-step=500.safetensors").write_bytes(b"x")
     (run / "ckpts" / "last.safetensors").symlink_to("epoch=0-step=500.safetensors")
@@ -143,6 +144,50 @@ def test_transparent_pictures_bring_their_opacity(tmp_path: Path) -> None:
     assert refusal(tmp_path).kind == "resolution", "some with opacity and some without"
 
 
+def test_an_alpha_that_is_full_everywhere_says_nothing(tmp_path: Path) -> None:
+    for i in range(3):
+        rgba = np.full((SIDE, SIDE, 4), 255, np.uint8)
+        rgba[..., :3] = np.random.default_rng(i).integers(0, 255, (SIDE, SIDE, 3))
+        Image.fromarray(rgba).save(tmp_path / f"{i}.png")
+    renders = open_renders(tmp_path)
+    assert (renders.opacity, renders.ground, renders.rgb.shape[3]) == (None, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("data_type: random-camera-datamodule\n", 120),
+        ("data_type: redream-asset-datamodule\n", 61),
+        ("data_type: redream-asset-datamodule\ndata: {n_test_views: 7}\n", VIEWS),
+        ("data_type: something-else\n", None),
+        ("data: {n_test_views: seven}\n", None),
+        ("", None),
+        (": [", None),
+    ],
+)
+def test_views_of_a_run_are_counted_by_its_configuration(trial: Path, config: str, expected: int | None) -> None:
+    (trial / "configs" / "parsed.yaml").write_text(config, "utf-8")
+    if expected == VIEWS:
+        assert len(open_renders(trial).rgb) == VIEWS
+    elif expected is not None:
+        assert f" of {expected} views are missing" in refusal(trial).problem
+    else:
+        error = refusal(trial)
+        assert (error.kind, "--views" in error.fix) == ("count", True)
+        assert len(open_renders(trial, count=VIEWS).rgb) == VIEWS
+
+
+def test_other_formats_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript for an EPS, whatever it is called."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: pytest.fail("a program was started"))
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n"
+        )
+    assert refusal(tmp_path).kind == "unreadable"
+    assert picture_data(tmp_path / "0.png", 64) == ""
+
+
 def test_grey_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
     for i in range(2):
         grey = np.random.default_rng(i).integers(0, 65535, (SIDE, SIDE)).astype(np.uint16)
@@ -244,6 +289,11 @@ def test_arrays_are_read_and_nan_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "2.npy", np.full((SIDE, SIDE, 3), 7.0))
     assert "outside" in refusal(tmp_path).problem
     np.save(tmp_path / "2.npy", np.array([{}], object), allow_pickle=True)
+    assert refusal(tmp_path).kind == "unreadable"
+    (tmp_path / "2.npy").write_bytes(b"")
+    assert refusal(tmp_path).kind == "unreadable"
+    with (tmp_path / "2.npy").open("wb") as file:
+        np.savez(file, arrays[2])
     assert refusal(tmp_path).kind == "unreadable"
 
 

@@ -48,6 +48,8 @@ def evaluate(
 
     if protocol not in PROTOCOLS:
         raise typer.BadParameter(f"Use {' or '.join(PROTOCOLS)}.", param_hint="--protocol")
+    if out is not None and (out.is_dir() or (out.parent.exists() and not out.parent.is_dir())):
+        raise typer.BadParameter(f"{out} is a folder, or below a file.", param_hint="--out")
     chosen = PROTOCOLS[protocol]
     scorer = Scorer(
         ScoreConfig(
@@ -60,13 +62,13 @@ def evaluate(
     )
     look = {"count": views, "protocol": chosen, "ground": ground, "closed": not open_turn}
     rows = [_row(scorer, source, prompt, asset, look) for source in sources]
-    if out is not None:
-        atomic_write_text(out, json.dumps(rows, indent=1))
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
         for row in rows:
             _show(row)
+    if out is not None:
+        atomic_write_text(out, json.dumps(rows, indent=1))
     if any("error" in row for row in rows):
         raise typer.Exit(1)
 
@@ -76,12 +78,12 @@ def _row(scorer: Any, source: Path, prompt: str, asset: Path | None, look: dict[
     from threestudio_redream.assets import load_asset, normalise
     from threestudio_redream.errors import ConfigError, RedreamError
     from threestudio_redream.evaluation.renders import open_renders
-    from threestudio_redream.evaluation.report import prompt_of
+    from threestudio_redream.evaluation.report.reading import known_prompt
     from threestudio_redream.evaluation.scoring import NO_MESH, exported_mesh
 
     name = source.resolve().name
     try:
-        text = prompt or (prompt_of(source) if (source / "save").is_dir() else "")
+        text = prompt or known_prompt(source)
         if not text:
             raise ConfigError("What should this show?", received=name, fix='Say it: --prompt "a red robot".')
         renders = open_renders(source, **look)
@@ -100,7 +102,7 @@ def _lines(path: Path | None) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             data = file.read(2**20 + 1)
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
         raise typer.BadParameter(f"{path} is no text file that can be read: {cause}", param_hint="--others") from cause
     if len(data) > 2**20:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ MAX_VIEWS, MAX_SIDE, MAX_CONFIG = 4096, 4096, 2**22
 #: Of all pictures together; as floats they take 12 bytes each.
 MAX_PIXELS = 2**28
 BLANK = 2.0 / 255.0
+#: Of pictures that are opened: others need decoders with a history, or start programs (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP")
 _PICTURE = re.compile(r"(\d{1,6})\.(png|jpg|jpeg|webp|npy)")
 _TEST = re.compile(r"it(\d{1,12})-test")
 _CHECKPOINT = re.compile(r".*step=(\d{1,12})\.(safetensors|ckpt)")
@@ -127,7 +129,8 @@ def open_renders(
     """Pictures of a run (its trial folder), of a folder of numbered pictures, or of a mesh.
 
     Args:
-        count: expected views of a folder; None takes those that are there. protocol: for a mesh.
+        count: expected views; None takes those that are there in a folder, and what the configuration of a run says.
+            protocol: for a mesh.
         ground: grey behind the object, in [0, 1]. None: the protocol's behind meshes and transparent pictures, that of
             the run's configuration, or unknown.
         closed: whether the last picture of a folder is the first one again.
@@ -146,18 +149,18 @@ def open_renders(
             fix="Name a run, a folder or a mesh.",
         )
     if (source / "save").is_dir():
-        found = _of_run(source)
+        found = _of_run(source, count)
         return found if ground is None else replace(found, ground=(ground,) * 3)
     stack, digest = _of_folder(source, count)
     about = {"kind": "folder", "sha256": digest}
-    if stack.shape[3] == 3:
-        return Renders(stack, None, about, ground=None if ground is None else (ground,) * 3, closed=closed)
+    if stack.shape[3] == 3 or bool((stack[..., 3] == 1.0).all()):  # many programs write an alpha that says nothing
+        return Renders(stack[..., :3], None, about, ground=None if ground is None else (ground,) * 3, closed=closed)
     opacity = stack[..., 3]
     rgb = stack[..., :3] * opacity[..., None] + (1.0 - opacity[..., None]) * grey
     return Renders(rgb, opacity, about, ground=(grey,) * 3, closed=closed)
 
 
-def _of_run(trial: Path) -> Renders:
+def _of_run(trial: Path, count: int | None) -> Renders:
     found = {int(match[1]): path for path in (trial / "save").iterdir() if (match := _TEST.fullmatch(path.name))}
     again = "Render them: launch.py --config configs/parsed.yaml --test resume=last."
     if not found:
@@ -165,8 +168,15 @@ def _of_run(trial: Path) -> Renders:
     step = max(found)
     _refuse_stale(trial, step, found[step], again)
     configured, ground = _settings(trial, "data"), _run_ground(trial)
-    expected = configured.get("n_test_views")
-    stack, digest = _of_folder(found[step], expected if isinstance(expected, int) else None)
+    expected = count if count is not None else _expected_views(trial, configured)
+    if expected is None:
+        raise RendersError(
+            "The run does not say how many views it should have",
+            kind="count",
+            received=str(trial),
+            fix="Say it with --views, or restore its configs/parsed.yaml.",
+        )
+    stack, digest = _of_folder(found[step], expected)
     rgb = stack[..., :3]
     about = {"kind": "run", "step": step, **_camera(configured), "sha256": digest}
     opacity = trial / "save" / f"it{step}-opacity"
@@ -192,7 +202,7 @@ def _depth_maps(folder: Path, shape: Sequence[int], about: Mapping[str, Any]) ->
     maps = np.zeros(tuple(shape), np.float32)
     for found, path in zip(maps, paths):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.size != (shape[2], shape[1]) or not image.mode.startswith("I"):
                     raise ValueError(f"it is {image.mode} {image.size}, not 16 bits of {tuple(shape[1:])}")
                 found[:] = np.asarray(image, np.float32) / 65535.0
@@ -230,7 +240,7 @@ def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
 
 
 def _settings(trial: Path, part: str) -> dict[str, Any]:
-    """A part of the run's configuration, as far as it can be read."""
+    """A part of the run's configuration, or all of it, as far as it can be read."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -239,11 +249,27 @@ def _settings(trial: Path, part: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG:
             return {}
-        value = OmegaConf.select(OmegaConf.create(path.read_text("utf-8")), part)
+        config = OmegaConf.create(path.read_text("utf-8"))
+        value = OmegaConf.select(config, part) if part else config
         value = OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else None
     except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _expected_views(trial: Path, configured: Mapping[str, Any]) -> int | None:
+    """``data.n_test_views`` of a run, or what its kind of data module has where the configuration is silent."""
+    expected = configured.get("n_test_views")
+    if expected is not None:
+        return expected if type(expected) is int else None
+    from threestudio_redream.runtime.registry import find
+
+    try:
+        kind = find(str(_settings(trial, "").get("data_type")))
+        default = getattr(get_type_hints(kind).get("cfg"), "n_test_views", None)
+    except (RedreamError, ImportError, NameError, TypeError, LookupError):
+        return None
+    return default if type(default) is int else None
 
 
 def _run_ground(trial: Path) -> tuple[float, float, float] | None:
@@ -351,17 +377,19 @@ def _picture(path: Path) -> NDArray[np.float32]:
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False, mmap_mode="r")
+            if not isinstance(array, np.ndarray):
+                raise ValueError("it is an archive, not one array")
             if array.ndim != 3 or array.shape[2] != 3 or max(array.shape) > MAX_SIDE or array.dtype.kind != "f":
                 raise ValueError(f"it holds {array.dtype} {array.shape}, not floats [H, W, 3]")
             return np.array(array, np.float32)
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > MAX_SIDE:
                 raise ValueError(f"it is larger than {MAX_SIDE} pixels")
             if image.mode[0] in "IF":
                 raise ValueError(f"it is grey of more than 8 bits ({image.mode})")
             mode = "RGBA" if image.has_transparency_data else "RGB"
             return np.asarray(image.convert(mode), np.float32) / np.float32(255.0)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
+    except (OSError, EOFError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
         raise RendersError(
             f"A view cannot be read: {cause}", kind="unreadable", received=path.name, fix="Render it again."
         ) from cause

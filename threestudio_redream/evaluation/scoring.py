@@ -32,6 +32,7 @@ from threestudio_redream.evaluation.shape import asset_masks, chamfer_distance, 
 from threestudio_redream.evaluation.text import (
     clip_score,
     r_precision,
+    rivals,
     view_cosines,
     view_cs,
     view_entropy,
@@ -48,6 +49,7 @@ PACKAGES = ("threestudio-redream", "torch", "transformers", "torchmetrics", "num
 #: Side that pictures of the mini LPIPS and crops are brought to, if they are smaller.
 SMALLEST = 32
 NO_MESH = "there is no exported mesh"
+NO_MAPS, UNSEEN = "there are no opacity maps", "nothing is more than half opaque"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Scorer:
         cosines = view_cosines(self.encoder, renders.rgb, prompt)
         metrics[f"view_cs[{name}]"] = view_cs(cosines, renders.azimuth_deg)
         metrics[f"view_entropy[{name}]"] = view_entropy(view_probabilities(cosines[: renders.around]))
-        if any(text != prompt for text in self.cfg.others):
+        if rivals(prompt, self.cfg.others):
             metrics[f"r_precision[{name}]"] = r_precision(self.encoder, renders.rgb, prompt, self.cfg.others)
         else:
             left_out["r_precision"] = "no other prompts were given"
@@ -153,7 +155,7 @@ class Scorer:
         metrics[name] = a_lpips(self.lpips, views)
         metrics[f"{name}/blurred control"] = a_lpips(self.lpips, blurred(views))
         if masks is None or renders.opacity is None or not bool(masks.any()):
-            left_out[f"{name}: crop, white ground, flat control"] = "there are no opacity maps"
+            left_out[f"{name}: crop, white ground, flat control"] = NO_MAPS if masks is None else UNSEEN
             return
         metrics[f"{name}/flat control"] = a_lpips(self.lpips, flattened(views, masks))
         if renders.ground is None:
@@ -183,13 +185,16 @@ class Scorer:
         else:
             metrics["asset/chamfer"] = chamfer_distance(normalise(mesh), asset)
         if masks is None:
-            left_out["asset/colour distance"] = "there are no opacity maps"
+            left_out["asset/colour distance"] = NO_MAPS
             return
         turn = renders.turn(12)
         assert turn.opacity is not None
         height, width = turn.rgb.shape[1:3]
-        rgb, covered = _asset_pictures(asset, len(turn.rgb), height)
-        metrics["asset/colour distance"] = colour_distance(turn.rgb, turn.opacity > 0.5, rgb, covered)
+        if bool((turn.opacity > 0.5).any()):
+            rgb, covered = _asset_pictures(asset, len(turn.rgb), height)
+            metrics["asset/colour distance"] = colour_distance(turn.rgb, turn.opacity > 0.5, rgb, covered)
+        else:
+            left_out["asset/colour distance"] = UNSEEN
         if camera := renders.about.get("camera"):
             azimuth_deg = renders.azimuth_deg[renders.chosen(12)]
             outlines = asset_masks(asset, azimuth_deg, height, width, **camera)

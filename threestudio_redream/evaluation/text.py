@@ -12,7 +12,16 @@ from threestudio_redream.errors import ConfigError
 from threestudio_redream.retrieval.orientation import SCALE, VIEW_WORDS, ClipAligner
 from threestudio_redream.retrieval.types import Encoder
 
-__all__ = ["clip_score", "r_precision", "view_cosines", "view_cs", "view_entropy", "view_probabilities", "view_words"]
+__all__ = [
+    "clip_score",
+    "r_precision",
+    "rivals",
+    "view_cosines",
+    "view_cs",
+    "view_entropy",
+    "view_probabilities",
+    "view_words",
+]
 
 Array = NDArray[np.floating]
 
@@ -30,20 +39,29 @@ def clip_score(encoder: Encoder, views: Tensor, prompt: str, batch_size: int = 3
     return float((_embed(encoder, views, batch_size) @ encoder.encode_texts([prompt])[0]).mean())
 
 
+def rivals(prompt: str, others: Sequence[str]) -> list[str]:
+    """Those of ``others``, each once, that are not the prompt in another spelling (case, blanks, a full stop)."""
+
+    def plain(text: str) -> str:
+        return " ".join(text.casefold().split()).rstrip(".!")
+
+    return [text for text in dict.fromkeys(others) if plain(text) != plain(prompt)]
+
+
 def r_precision(encoder: Encoder, views: Tensor, prompt: str, others: Sequence[str], batch_size: int = 32) -> float:
     """Share of the views whose nearest caption is the prompt (CLIP R-Precision, Park et al., 2021).
 
     Args:
-        others: the other prompts of the set; the prompt itself may be among them. A view that is as near to another
-            counts as a miss.
+        others: the other prompts of the set; the prompt itself may be among them (see :func:`rivals`). A view that is
+            as near to another counts as a miss.
 
     Raises:
         ConfigError: no other prompts.
     """
-    rivals = [text for text in dict.fromkeys(others) if text != prompt]
-    if not rivals:
+    against = rivals(prompt, others)
+    if not against:
         raise ConfigError("R-precision needs other prompts", received=list(others), fix="Give the prompts of the set.")
-    cosines = _embed(encoder, views, batch_size) @ encoder.encode_texts([prompt, *rivals]).T
+    cosines = _embed(encoder, views, batch_size) @ encoder.encode_texts([prompt, *against]).T
     return float((cosines[:, 0] > cosines[:, 1:].max(axis=1)).mean())
 
 

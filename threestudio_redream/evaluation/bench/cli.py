@@ -85,7 +85,6 @@ def bench(
         waiting = adoptable(harness, cells, adopted) if adopted is not None else ()
         _show_plan([(cell, _state(harness, cell, waiting)) for cell in cells], as_json)
         return
-    folder = _results_folder(harness, cells, out)
     if adopted is not None:
         typer.echo(f"{adopt(harness, cells, adopted)} runs adopted from {adopted}", err=True)
     if not report:
@@ -98,6 +97,7 @@ def bench(
     if not rows:
         typer.echo("No run has finished yet.", err=True)
         raise typer.Exit(1)
+    folder = _results_folder(harness, rows, out)
     table = write_results(folder, chosen, rows, _about(harness, rows), harness.folder_of)
     gallery = write_gallery(harness.work / "gallery.html", chosen, rows, table, harness.folder_of)
     failed = [row for row in rows if row["status"] != "ok"]
@@ -121,20 +121,21 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter("Use whole numbers like 0,1,2.", param_hint="--seeds") from cause
 
 
-def _results_folder(harness: Any, cells: Sequence[Cell], out: Path | None) -> Path:
-    """Where the tables go. Unless a folder was named, what lies there is only replaced by something that covers it."""
+def _results_folder(harness: Any, rows: Sequence[dict[str, Any]], out: Path | None) -> Path:
+    """Where the tables go. Unless a folder was named, what lies there is only replaced by what covers it."""
     from threestudio_redream.evaluation.bench.sweep import would_lose
 
-    if out is not None:
-        return out.resolve()
-    folder = (Path("benchmarks") / "results" / harness.suite).resolve()
-    lost = would_lose(harness, cells, folder)
+    folder = (out or Path("benchmarks") / "results" / harness.suite).resolve()
+    lost = would_lose(harness, rows, folder)
     if not lost:
+        return folder
+    if out is not None:
+        typer.echo(f"{lost} finished runs in {_near(folder)} are not among these, and not in its tables now", err=True)
         return folder
     other = harness.work / "results"
     typer.echo(
-        f"{_near(folder)} holds {lost} finished runs that are not of this sweep, and is left as it is; the tables go "
-        f"to {_near(other)} (--out names another folder)",
+        f"{_near(folder)} holds {lost} finished runs that are not among these, and is left as it is; the tables go to "
+        f"{_near(other)} (--out names another folder)",
         err=True,
     )
     return Path(other)

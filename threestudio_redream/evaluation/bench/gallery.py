@@ -124,7 +124,7 @@ def _run(prompt: str, row: Mapping[str, Any], folder: Path, sprites: list[str]) 
 def _verdict(metrics: Mapping[str, Any]) -> str:
     """What the judge says, where it was asked, and the CLIP score."""
     words = []
-    if "judge/janus" in metrics:
+    if all(f"judge/{name}" in metrics for name in ("janus", "one_front", "recognised", "descriptor_right")):
         fronts = "Janus" if metrics["judge/janus"] else "one front" if metrics["judge/one_front"] else "no front"
         words += [fronts, "recognised" if metrics["judge/recognised"] else "not recognised"]
         words.append("finish as asked" if metrics["judge/descriptor_right"] else "another finish")

@@ -164,7 +164,7 @@ def _asset(root: Path, suite: str, index: str, prompt: str, seed: int, choice: C
 
     cfg = _retrieval_config(root, suite, index)
     if choice == "random":
-        ids = sorted(record.asset_id for record in Index.open(cfg.index, check="quick").records())
+        ids = sorted(record.asset_id for record in Index.open(shipped(cfg.index), check="quick").records())
         key = int.from_bytes(hashlib.sha256(f"{prompt}\0{seed}".encode()).digest()[:8], "little")
         cfg = replace(cfg, asset_ids=(ids[int(np.random.default_rng(key).integers(len(ids)))],))
     wanted = open_suite(suite).other_prompt(prompt) if choice == "wrong" else prompt

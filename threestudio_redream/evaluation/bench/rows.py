@@ -39,7 +39,14 @@ def read_row(path: Path) -> dict[str, Any] | None:
 
 
 def _are_metrics(found: Any) -> bool:
-    return isinstance(found, dict) and all(type(value) in (int, float) for value in found.values())
+    """Names that can be written and numbers that fit a float."""
+    if not isinstance(found, dict):
+        return False
+    try:
+        "".join(found).encode()
+        return all(type(value) in (int, float) and float(value) is not None for value in found.values())
+    except (UnicodeEncodeError, OverflowError):
+        return False
 
 
 def refuse_other_settings(harness: Harness, cell: Cell, row: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from threestudio_redream.evaluation.bench.harness import Harness
 from threestudio_redream.evaluation.bench.rows import RESULT, read_result, refuse_other_settings
 from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.turns import keep_turn
+from threestudio_redream.evaluation.report import write_report
 from threestudio_redream.evaluation.scoring import ScoreConfig, Scorer
 from threestudio_redream.runtime.files import atomic_write_text
 from threestudio_redream.runtime.locks import lock_file
@@ -73,6 +74,8 @@ def run_cell(harness: Harness, cell: Cell) -> dict[str, Any]:
         if row["status"] == "ok":
             keep_turn(folder)
         atomic_write_text(folder / RESULT, json.dumps(row, indent=1))
+        if row["status"] == "ok":
+            write_report(folder)  # the run's own was written before there were figures
     if row["status"] == "ok" and not harness.keep_checkpoints:
         for path in (folder / "ckpts").glob("*"):
             path.unlink()

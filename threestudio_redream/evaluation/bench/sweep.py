@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from threestudio_redream.evaluation.bench.rows import (
     refuse_several_models,
 )
 from threestudio_redream.evaluation.bench.runs import run_cell
-from threestudio_redream.evaluation.bench.suites import Cell
+from threestudio_redream.evaluation.bench.suites import Cell, open_suite
 from threestudio_redream.evaluation.bench.turns import TURN, read_turn
+from threestudio_redream.evaluation.scoring import Scorer
 from threestudio_redream.executors import Executor
 from threestudio_redream.runtime.files import atomic_write_bytes, atomic_write_text, visible
 
@@ -37,8 +38,8 @@ def sweep(
         done: called with every row that this call made.
 
     Raises:
-        ConfigError: a configuration, the index or an asset that a method needs is missing, or a folder holds results
-            of other settings; before anything runs.
+        ConfigError, RetrievalError: a configuration, the index, an asset that a method needs or a model that scores is
+            missing, or a folder holds results of other settings; before anything runs.
         WorkerDiedError: a worker was killed; a repeated call goes on.
     """
     rows: dict[Cell, dict[str, Any]] = {}
@@ -52,6 +53,8 @@ def sweep(
     waiting = [(harness, cell) for cell in cells if cell not in rows]
     if waiting:
         harness.retrieval()
+        for cfg in open_suite(harness.suite).scores:
+            Scorer(cfg)  # a model that is not here is better noticed before hours of training
     for row in executor.run(run_cell, waiting):
         rows[_cell_of(row)] = row
         done(row)
@@ -75,17 +78,18 @@ def collect(harness: Harness, cells: Iterable[Cell]) -> list[dict[str, Any]]:
     return found
 
 
-def would_lose(harness: Harness, cells: Iterable[Cell], results: Path) -> int:
-    """How many finished runs in a folder of results the tables of ``cells`` would not have: of other cells, or of other
-    settings."""
-    wanted = {results / "runs" / cell.method / f"{cell.name}.json": cell for cell in cells}
+def would_lose(harness: Harness, rows: Iterable[Mapping[str, Any]], results: Path) -> int:
+    """How many finished runs in a folder of results would be lost to the tables of ``rows``: these have none for the
+    same method, prompt and seed, or were made with other settings."""
+    finished = [Cell(row["method"], row["prompt"], row["seed"]) for row in rows if row["status"] == "ok"]
+    ours = {results / "runs" / cell.method / f"{cell.name}.json": cell for cell in finished}
     lost = 0
     for path in visible((results / "runs").glob("*/*.json")):
         row = read_row(path)
         if row is None or row["status"] != "ok":
             continue
         try:
-            refuse_other_settings(harness, wanted[path], row)
+            refuse_other_settings(harness, ours[path], row)
         except (KeyError, ConfigError):
             lost += 1
     return lost

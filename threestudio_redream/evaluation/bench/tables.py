@@ -93,15 +93,18 @@ def differences_as_markdown(table: Summaries, base: str, columns: Sequence[Colum
 
 
 def as_latex(table: Summaries, columns: Sequence[Column], failed: Mapping[str, int]) -> str:
-    """A ``tabular`` for the booktabs package; means alone, the best of each column in bold."""
+    """A ``tabular`` for the booktabs package; means alone, in bold the best of each column among the methods that have
+    the most prompts: others do not compare."""
     best = {column.metric: _tex(_best(table, column)) for column in columns if column.better}
+    most = max((found["prompts"] for metrics in table.values() for found in metrics.values()), default=0)
     head = " & ".join(["Method", "Runs", *(f"{_tex(column.title)} {_LATEX[column.better]}" for column in columns)])
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
     for method, metrics in _ordered(table):
         cells = [_tex(METHODS[method].title), _runs(method, metrics, failed)]
         for column in columns:
             text = _tex(_mean(metrics.get(column.metric), column))
-            cells.append(rf"\textbf{{{text}}}" if text == best.get(column.metric) else text)
+            compares = metrics.get(column.metric, {}).get("prompts") == most
+            cells.append(rf"\textbf{{{text}}}" if compares and text == best.get(column.metric) else text)
         lines.append(rf"{' & '.join(cells)} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
@@ -156,12 +159,14 @@ def _difference(found: Mapping[str, Any] | None, column: Column) -> str:
     if found is None:
         return "-"
     scale, digits = (100.0, 0) if column.share else (1.0, column.digits)
-    mean, *ends = (f"{scale * found[key]:+.{digits}f}" for key in ("mean", "lo", "hi") if found[key] is not None)
+    lo, hi = found.get("newcombe", (found["lo"], found["hi"]))
+    mean, *ends = (f"{scale * value:+.{digits}f}" for value in (found["mean"], lo, hi) if value is not None)
     return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _best(table: Summaries, column: Column) -> str:
     means = [metrics[column.metric] for _, metrics in _ordered(table) if column.metric in metrics]
+    means = [found for found in means if found["prompts"] == max(each["prompts"] for each in means)]
     chosen = (max if column.better == "up" else min)(means, key=lambda found: found["mean"], default=None)
     return "" if chosen is None else _mean(chosen, column)
 

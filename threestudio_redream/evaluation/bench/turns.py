@@ -17,6 +17,7 @@ TURN = "turn.webp"
 #: Views side by side, the front first and 30 degrees apart; their size in pixels.
 VIEWS, SIDE, QUALITY = 12, 112, 80
 MAX_BYTES = 2**20
+FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def keep_turn(folder: Path) -> bool:
@@ -32,7 +33,7 @@ def keep_turn(folder: Path) -> bool:
     sheet = np.zeros((SIDE, VIEWS * SIDE, 3), np.uint8)
     for i in range(VIEWS):
         try:
-            with Image.open(frames[round(i * len(frames) / VIEWS)]) as image:
+            with Image.open(frames[round(i * len(frames) / VIEWS)], formats=FORMATS) as image:
                 view = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return False

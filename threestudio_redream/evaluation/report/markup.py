@@ -16,6 +16,8 @@ from typing import Any
 __all__ = ["details", "escaped", "figure", "page", "picture_data", "section", "strip", "table", "video"]
 
 MAX_PICTURE, MAX_VIDEO = 2**25, 2**23
+#: Of pictures that are opened: others need decoders with a history, or start programs (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP")
 NOTHING = '<p class="faint">Nothing was recorded.</p>'
 #: What a page may do: show and run what is in it. Nothing is ever fetched.
 POLICY = (
@@ -64,7 +66,7 @@ def picture_data(path: Path, side: int) -> str:
     try:
         if path.stat().st_size > MAX_PICTURE:
             return ""
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.thumbnail((side, side))
             sink = io.BytesIO()
             image.convert("RGB").save(sink, "PNG", optimize=True)

@@ -13,7 +13,17 @@ from typing import Any
 
 from threestudio_redream.runtime.files import visible
 
-__all__ = ["Series", "newest", "prompt_of", "read_curves", "read_json", "read_number", "read_text", "turn_frames"]
+__all__ = [
+    "Series",
+    "known_prompt",
+    "newest",
+    "prompt_of",
+    "read_curves",
+    "read_json",
+    "read_number",
+    "read_text",
+    "turn_frames",
+]
 
 MAX_TEXT, MAX_ROWS = 2**24, 100_000
 Series = dict[str, list[tuple[float, float]]]
@@ -89,7 +99,12 @@ def _csv_rows(text: str) -> Iterator[dict[str, str]]:
 
 
 def prompt_of(trial: Path) -> str:
-    """The prompt of a run; the folder's name if it is not known."""
+    """The prompt of a run; the folder's name if it is not known. For titles."""
+    return known_prompt(trial) or trial.name
+
+
+def known_prompt(trial: Path) -> str:
+    """The prompt of a run as its guidance got it; empty if it is not known."""
     retrieved = read_json(trial / "save" / "retrieved" / "retrieved.json")
     if isinstance(retrieved, dict) and isinstance(retrieved.get("prompt"), str):
         return str(retrieved["prompt"])
@@ -102,4 +117,6 @@ def prompt_of(trial: Path) -> str:
         prompt = OmegaConf.select(config, "system.prompt_processor.prompt", throw_on_resolution_failure=False)
     except (ValueError, OmegaConfBaseException, YAMLError, RecursionError):
         prompt = None
-    return prompt if isinstance(prompt, str) else trial.name
+    if not isinstance(prompt, str) or prompt.startswith("lib:"):  # a library of prompts may lie elsewhere by now
+        return ""
+    return prompt

@@ -201,7 +201,7 @@ def _validation(save: Path, prompt: str) -> str:
 def _scores(result: Any) -> str:
     metrics = result.get("metrics") if isinstance(result, dict) else None
     if not isinstance(metrics, dict):
-        return '<p class="faint">Not scored yet: <code>redream eval</code> scores this folder.</p>'
+        return '<p class="faint">None here: <code>redream eval</code> prints those of this folder.</p>'
     return table((), [(escaped(name), f"{read_number(value):.4g}") for name, value in list(metrics.items())[:100]])
 
 
