@@ -42,6 +42,7 @@ SMALL = [
     "system.references.views_per_asset=8",
     "system.exporter.resolution=64",
     "system.exporter.texture_size=256",
+    "system.exporter.view_size=32",
     "trainer.log_every_n_steps=1",
     "use_timestamp=false",
 ]
@@ -192,7 +193,7 @@ def test_other_configurations(tmp_path: Path, config: str, words: list[str], mad
     folder = workspace(tmp_path)
     shim.install(folder)
     words = ["trainer.max_steps=3", *words, "tag=run", "name=runs", "use_timestamp=false"]
-    smaller = ["system.exporter.resolution=48", "system.exporter.texture_size=64"]
+    smaller = [f"system.exporter.{key}" for key in ("resolution=48", "texture_size=64", "view_size=32")]
     launch(folder, "--config", str(CONFIGS / config), "--train", *words, *smaller)
     assert (folder / "outputs" / "runs" / "run" / "save" / made).is_file()
 
