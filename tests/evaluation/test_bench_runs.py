@@ -283,6 +283,15 @@ def test_models_that_score_are_looked_for_before_anything_runs(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_the_index_is_the_one_that_runs_read(tmp_path):
+    """A relative one is below --root, where runs start, wherever the sweep was started."""
+    other = tmp_path / "clone"
+    shutil.copytree(ROOT / "custom_configs", other / "custom_configs")
+    shutil.copytree(ROOT / "retrieval_index" / "mini", other / "retrieval_index" / "mini")
+    found = {root: Harness("mini", tmp_path / "work", root).retrieval().index for root in (ROOT, other)}
+    assert found == {root: str(root / "retrieval_index" / "mini") for root in (ROOT, other)}
+
+
 def test_controls_are_found_outside_a_clone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["bench", "-m", "random-asset", "--prompts", "1", "--plan", "--json"])

@@ -198,4 +198,6 @@ def _retrieval_config(root: Path, suite: str, index: str) -> Any:
             received="no index",
             fix="Build one (retrieval_index/README.md) and name it with --index FOLDER.",
         )
+    if (root / keys["index"]).is_dir():  # runs start in root, this process may not have
+        keys["index"] = str(root / keys["index"])
     return RetrievalConfig(**{str(key): value for key, value in keys.items() if key != "enabled"})
