@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from threestudio_redream.evaluation.renders import Protocol, Renders, RendersError, open_renders
+from threestudio_redream.evaluation.pictures import RendersError
+from threestudio_redream.evaluation.renders import Protocol, Renders, open_renders
 from threestudio_redream.evaluation.report.markup import picture_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +200,7 @@ def test_grey_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
 def test_too_many_pixels_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(4):
         picture(tmp_path / f"{i}.png", i)
-    monkeypatch.setattr("threestudio_redream.evaluation.renders.MAX_PIXELS", 4 * SIDE * SIDE - 1)
+    monkeypatch.setattr("threestudio_redream.evaluation.pictures.MAX_PIXELS", 4 * SIDE * SIDE - 1)
     (tmp_path / "3.png").write_bytes(b"never looked at")
     error = refusal(tmp_path)
     assert (error.kind, error.received) == ("resolution", f"4 of {SIDE} x {SIDE}")

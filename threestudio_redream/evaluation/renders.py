@@ -1,4 +1,4 @@
-"""The pictures that are scored: every expected view, of this run, with something on it; or a named refusal.
+"""The turn that is scored: every expected view, of this run or mesh, with something on it; or a named refusal.
 
 Scores of missing, blank or left-over renders look like scores. So nothing is scored unless the whole turn is there.
 
@@ -8,13 +8,11 @@ the last one repeats the first. Folders may hold open turns, ``360 i / A`` degre
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -23,34 +21,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from threestudio_redream.errors import AssetError, RedreamError
+from threestudio_redream.evaluation.pictures import (
+    FORMATS,
+    PICTURE,
+    RendersError,
+    check_pictures,
+    content_digest,
+    open_pictures,
+)
 
-__all__ = ["PROTOCOLS", "Protocol", "Renders", "RendersError", "open_renders"]
+__all__ = ["PROTOCOLS", "Protocol", "Renders", "open_renders"]
 
-MAX_VIEWS, MAX_SIDE, MAX_CONFIG = 4096, 4096, 2**22
-#: Of all pictures together; as floats they take 12 bytes each.
-MAX_PIXELS = 2**28
-BLANK = 2.0 / 255.0
-#: Of pictures that are opened: others need decoders with a history, or start programs (EPS).
-FORMATS = ("PNG", "JPEG", "WEBP")
-_PICTURE = re.compile(r"(\d{1,6})\.(png|jpg|jpeg|webp|npy)")
+MAX_CONFIG = 2**22
 _TEST = re.compile(r"it(\d{1,12})-test")
 _CHECKPOINT = re.compile(r".*step=(\d{1,12})\.(safetensors|ckpt)")
-
-Kind = Literal["missing", "count", "stale", "blank", "nan", "resolution", "unreadable", "mesh"]
-
-
-class RendersError(RedreamError, ValueError):
-    """Pictures that cannot be scored.
-
-    Attributes:
-        kind: ``missing`` (a view, or all of them), ``count`` (more views than expected), ``stale`` (the run went on
-            after they were made), ``blank`` (one colour), ``nan``, ``resolution`` (of two sizes, or too large to be
-            held at once), ``unreadable`` (no picture), ``mesh`` (a 3D file that cannot be used).
-    """
-
-    def __init__(self, problem: str, *, kind: Kind, received: object = ..., fix: str = "") -> None:
-        super().__init__(problem, received=received, fix=fix)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,7 @@ def open_renders(
         closed: whether the last picture of a folder is the first one again.
 
     Raises:
-        RendersError: see its kinds.
+        RendersError: see :class:`~threestudio_redream.evaluation.pictures.RendersError` for its kinds.
     """
     grey = protocol.background if ground is None else ground
     if source.is_file():
@@ -151,7 +135,7 @@ def open_renders(
     if (source / "save").is_dir():
         found = _of_run(source, count)
         return found if ground is None else replace(found, ground=(ground,) * 3)
-    stack, digest = _of_folder(source, count)
+    stack, digest = open_pictures(source, count)
     about = {"kind": "folder", "sha256": digest}
     if stack.shape[3] == 3 or bool((stack[..., 3] == 1.0).all()):  # many programs write an alpha that says nothing
         return Renders(stack[..., :3], None, about, ground=None if ground is None else (ground,) * 3, closed=closed)
@@ -176,13 +160,13 @@ def _of_run(trial: Path, count: int | None) -> Renders:
             received=str(trial),
             fix="Say it with --views, or restore its configs/parsed.yaml.",
         )
-    stack, digest = _of_folder(found[step], expected)
+    stack, digest = open_pictures(found[step], expected)
     rgb = stack[..., :3]
     about = {"kind": "run", "step": step, **_camera(configured), "sha256": digest}
     opacity = trial / "save" / f"it{step}-opacity"
     if not opacity.is_dir():
         return Renders(rgb, None, about, ground=ground)
-    maps = _of_folder(opacity, len(rgb), blank=False)[0][..., 0]
+    maps = open_pictures(opacity, len(rgb), blank=False)[0][..., 0]
     if maps.shape != rgb.shape[:3]:
         raise RendersError(
             "Opacity maps and pictures have two sizes",
@@ -218,7 +202,7 @@ def _depth_maps(folder: Path, shape: Sequence[int], about: Mapping[str, Any]) ->
 
 def _refuse_stale(trial: Path, step: int, folder: Path, fix: str) -> None:
     """The run must not have gone on after its views were made."""
-    pictures = [path.stat().st_mtime for path in folder.iterdir() if _PICTURE.fullmatch(path.name)]
+    pictures = [path.stat().st_mtime for path in folder.iterdir() if PICTURE.fullmatch(path.name)]
     for path in (trial / "ckpts").glob("*"):
         match = _CHECKPOINT.fullmatch(path.name)
         if match is None or path.is_symlink():
@@ -294,45 +278,6 @@ def _camera(configured: Mapping[str, Any]) -> dict[str, Any]:
     return {"camera": {name: float(value) for name, value in camera.items()}} if known else {}
 
 
-def _of_folder(folder: Path, count: int | None, *, blank: bool = True) -> tuple[Tensor, str]:
-    """``[A, H, W, 3 or 4]`` and a digest of the files."""
-    named = [(int(match[1]), path) for path in folder.iterdir() if (match := _PICTURE.fullmatch(path.name))]
-    found = dict(named)
-    if not found:
-        raise RendersError(
-            "The folder has no numbered pictures",
-            kind="missing",
-            received=str(folder),
-            fix="Name them 0.png, 1.png, ...",
-        )
-    if len(found) < len(named):
-        twice = sorted(path.name for number, path in named if sum(number == other for other, _ in named) > 1)
-        raise RendersError(
-            "A view is there twice", kind="count", received=twice[:10], fix="Keep one of each, or render again."
-        )
-    wanted = range(count if count is not None else max(found) + 1)
-    if missing := [i for i in wanted if i not in found]:
-        raise RendersError(
-            f"{len(missing)} of {len(wanted)} views are missing",
-            kind="missing",
-            received=missing[:10],
-            fix=f"Render them again, all {len(wanted)}.",
-        )
-    if extra := sorted(set(found) - set(wanted)):
-        raise RendersError(
-            f"There are {len(found)} views where {len(wanted)} are expected",
-            kind="count",
-            received=extra[:10],
-            fix="Clear the folder and render again: left-over views belong to another run.",
-        )
-    if not 2 <= len(found) <= MAX_VIEWS:
-        raise RendersError(
-            f"A turn has 2 to {MAX_VIEWS} views", kind="count", received=len(found), fix="Render 120 of them."
-        )
-    paths = [found[i] for i in wanted]
-    return _checked(_pictures(paths), [path.name for path in paths], blank), _digest(paths)
-
-
 def _of_mesh(path: Path, protocol: Protocol) -> Renders:
     from threestudio_redream.assets import load_asset, normalise
     from threestudio_redream.assets.rasteriser import AssetRenderer
@@ -350,90 +295,8 @@ def _of_mesh(path: Path, protocol: Protocol) -> Renders:
     rgba = shot.rgba
     rgb = rgba[..., :3] + (1.0 - rgba[..., 3:]) * protocol.background
     pictures = [picture.clip(0.0, 1.0).astype(np.float32) for picture in rgb]
-    checked = _checked(iter(pictures), [f"view {i}" for i in range(views)], True)
+    checked = check_pictures(iter(pictures), [f"view {i}" for i in range(views)], True)
     camera = {name: getattr(protocol, name) for name in ("elevation_deg", "distance", "fovy_deg")}
-    about = {"kind": "mesh", "protocol": asdict(protocol), "camera": camera, "sha256": _digest([path])}
+    about = {"kind": "mesh", "protocol": asdict(protocol), "camera": camera, "sha256": content_digest([path])}
     opacity, depth = (torch.from_numpy(part.astype(np.float32)) for part in (rgba[..., 3], shot.depth[..., 0]))
     return Renders(checked, opacity, about, depth, (protocol.background,) * 3)
-
-
-def _pictures(paths: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-    """One after the other, unless they cannot all be held."""
-    for number, path in enumerate(paths):
-        picture = _picture(path)
-        height, width = picture.shape[:2]
-        if not number and len(paths) * height * width > MAX_PIXELS:
-            raise RendersError(
-                f"Together the views have more than {MAX_PIXELS:,} pixels",
-                kind="resolution",
-                received=f"{len(paths)} of {width} x {height}",
-                fix="Make them smaller; metrics look at 224 to 512 pixels.",
-            )
-        yield picture
-
-
-def _picture(path: Path) -> NDArray[np.float32]:
-    """``[H, W, 3]`` in [0, 1], or ``[H, W, 4]`` of a transparent picture; a ``.npy`` holds floats."""
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False, mmap_mode="r")
-            if not isinstance(array, np.ndarray):
-                raise ValueError("it is an archive, not one array")
-            if array.ndim != 3 or array.shape[2] != 3 or max(array.shape) > MAX_SIDE or array.dtype.kind != "f":
-                raise ValueError(f"it holds {array.dtype} {array.shape}, not floats [H, W, 3]")
-            return np.array(array, np.float32)
-        with Image.open(path, formats=FORMATS) as image:
-            if max(image.size) > MAX_SIDE:
-                raise ValueError(f"it is larger than {MAX_SIDE} pixels")
-            if image.mode[0] in "IF":
-                raise ValueError(f"it is grey of more than 8 bits ({image.mode})")
-            mode = "RGBA" if image.has_transparency_data else "RGB"
-            return np.asarray(image.convert(mode), np.float32) / np.float32(255.0)
-    except (OSError, EOFError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as cause:
-        raise RendersError(
-            f"A view cannot be read: {cause}", kind="unreadable", received=path.name, fix="Render it again."
-        ) from cause
-
-
-def _checked(pictures: Iterator[NDArray[np.float32]], names: Sequence[str], blank: bool) -> Tensor:
-    """All of one size, finite, in range, none of one colour. Refused at the first that is not."""
-    stack: NDArray[np.float32] = np.zeros((0,), np.float32)
-    for number, (picture, name) in enumerate(zip(pictures, names)):
-        if not number:
-            stack = np.zeros((len(names), *picture.shape), np.float32)
-        if picture.shape != stack.shape[1:]:
-            raise RendersError(
-                "Views have different sizes",
-                kind="resolution",
-                received={names[0]: stack.shape[1:], name: picture.shape},
-                fix="Render all of them alike, with or without transparency.",
-            )
-        if not np.isfinite(picture).all():
-            raise RendersError("A view holds NaN or infinity", kind="nan", received=name, fix="Render it again.")
-        if picture.min() < -1e-3 or picture.max() > 1.0 + 1e-3:
-            raise RendersError(
-                "A view holds values outside [0, 1]",
-                kind="unreadable",
-                received=(name, float(picture.min()), float(picture.max())),
-                fix="Store pictures in [0, 1].",
-            )
-        seen = picture[..., :3] * picture[..., 3:] if picture.shape[2] == 4 else picture
-        if blank and float(np.ptp(seen, axis=(0, 1)).max()) < BLANK and np.ptp(picture[..., -1]) < BLANK:
-            colour = [round(float(c), 3) for c in seen[0, 0]]
-            what = "all black" if max(colour) < BLANK else "of one colour"
-            raise RendersError(
-                f"A view is {what}: nothing is visible on it",
-                kind="blank",
-                received=(name, colour),
-                fix="Look at the run: an empty scene has no score.",
-            )
-        stack[number] = picture
-    return torch.from_numpy(stack).clamp_(0.0, 1.0)
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(os.fsencode(path.name) + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
