@@ -35,10 +35,10 @@ PAGES = [
 
 #: What stands for something of the reader's, and what stands for it here.
 PLACEHOLDERS = {
-    "outputs/redream/<trial>/configs/parsed.yaml": "custom_configs/redream.yaml",
-    "outputs/fit-asset/<trial>/configs/parsed.yaml": "custom_configs/fit-asset.yaml",
+    "outputs/redream/<trial>/configs/parsed.yaml": "custom_configs/redream.yaml timestamp=@then",
+    "outputs/fit-asset/<trial>/configs/parsed.yaml": "custom_configs/fit-asset.yaml timestamp=@then",
     "custom/threestudio-redream/custom_configs/": "custom_configs/",
-    "TRIAL/configs/parsed.yaml": "custom_configs/redream.yaml",
+    "TRIAL/configs/parsed.yaml": "custom_configs/redream.yaml timestamp=@then",
     "outputs/redream/<trial>": "outputs/redream/a_blue_robot",
     "benchmarks/<name>.py": "benchmarks/hashgrid.py",
     "custom/threestudio-clip/configs/with-redream.yaml": "custom_configs/mixing/with-sds.yaml",  # its test runs it

@@ -1,6 +1,7 @@
 """Adaptation: the loss of Eq. 5, what is trained, exact resume, files that diffusers reads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,19 +31,19 @@ def references():
 class Prior:
     """A model with its adapter and its text encoder, as they are before adaptation."""
 
-    def __init__(self, folder, **keys):
+    def __init__(self, folder, dtype="float32", **keys):
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        self.model = LatentDiffusion.load(str(folder))
+        self.model = LatentDiffusion.load(str(folder), dtype=dtype)
         self.switched = SwitchedUNet(self.model.unet)
         self.switched.add("particles")
         self.switched.add("views", trainable=False, **keys)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.encoder = TokenizedEncoder(tokenizer, CLIPTextModel.from_pretrained(folder / "text_encoder"))
 
-    def adapt(self, references, *, folder=None, **keys):
+    def adapt(self, references, *, folder=None, facts=None, **keys):
         cfg = AdaptationConfig(**{**FAST, **keys})
-        return adapt(self.model, self.switched, self.encoder, references, cfg, folder=folder)
+        return adapt(self.model, self.switched, self.encoder, references, cfg, folder=folder, facts=facts)
 
 
 def same(first, second):
@@ -132,6 +133,45 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(tiny_model, references, tm
     assert same(whole, again)
     with pytest.raises(CheckpointError, match="another one"):
         Prior(tiny_model).adapt(references, folder=tmp_path / "cut", steps=5, lr=1e-2, **keys)
+
+
+def test_a_checkpoint_belongs_to_its_model_and_its_views(tiny_model, references, tmp_path):
+    first = Prior(tiny_model).adapt(references, folder=tmp_path, facts={"model": "a"})
+    assert same(first, Prior(tiny_model).adapt(references, folder=tmp_path, facts={"model": "a"}))
+    turned = replace(references, view=(references.view + 1) % len(VIEWS))
+    darker = replace(references, background_range=(0.0, 0.1))
+    for other, facts in ((references, {"model": "b"}), (turned, {"model": "a"}), (darker, {"model": "a"})):
+        with pytest.raises(CheckpointError, match="another one"):
+            Prior(tiny_model).adapt(other, folder=tmp_path, facts=facts)
+
+
+def test_one_checkpoint_at_the_end_is_enough(tiny_model, references, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("threestudio_redream.adaptation.training.write_checkpoint", lambda _, tree: saved.append(tree))
+    Prior(tiny_model).adapt(references, folder=tmp_path, save_every=0, probe_every=0)
+    assert [tree["step"] for tree in saved] == [4]
+
+
+def test_half_precision_learns_the_same(tiny_model, references):
+    """The first step of AdamW goes by the signs of gradients: those that vanish would not move."""
+    moved = []
+    for dtype in ("float32", "float16"):
+        prior = Prior(tiny_model, dtype=dtype)
+        before = prior.encoder.vectors.detach().clone()
+        found = prior.adapt(references, steps=1, probe_every=0, weight_decay=0.0, caption_dropout=0.0)
+        lora = [value.flatten() for name, value in found.lora.items() if ".lora_B." in name]
+        moved.append(torch.cat([*lora, (found.vectors - before).flatten()]))
+        assert prior.encoder.vectors._backward_hooks in (None, {})
+    full, half = moved
+    assert (full.sign() == half.sign()).float().mean() > 0.95
+
+
+def test_a_gradient_beyond_half_precision_changes_nothing(tiny_model, references, monkeypatch):
+    prior = Prior(tiny_model, dtype="float16")
+    before = {name: value.detach().clone() for name, value in prior.switched.parameters("views").items()}
+    monkeypatch.setattr("threestudio_redream.guidance.half_precision.FACTOR", 2.0**100)
+    found = prior.adapt(references, steps=2, probe_every=0)
+    assert all(torch.equal(value, before[name]) for name, value in found.lora.items())
 
 
 def test_it_stops_when_views_are_told_apart(tiny_model, references, monkeypatch):
@@ -226,7 +266,15 @@ def test_timesteps_can_be_limited_to_where_views_are_decided(tiny_model, referen
 
 @pytest.mark.parametrize(
     "keys",
-    [{"steps": 0}, {"batch_size": 0}, {"caption_dropout": 2.0}, {"preservation": -1.0}, {"min_step_percent": 1.0}],
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"caption_dropout": 2.0},
+        {"preservation": -1.0},
+        {"min_step_percent": 1.0},
+        {"save_every": -1},
+        {"probe_every": -1},
+    ],
 )
 def test_bad_settings_are_named(keys):
     with pytest.raises(ConfigError):

@@ -61,5 +61,5 @@ def question(guidance, generator):
     plain = torch.randn(4, 8, width, generator=generator)
     camera = torch.randn(2, 16, generator=generator) if guidance.camera_embedding is not None else None
     return Question(
-        torch.tensor([500, 700]), torch.randn(2, 4, 16, 16, generator=generator), Condition(plain), plain, camera
+        torch.tensor([500, 700]), torch.randn(2, 4, 16, 16, generator=generator), Condition(plain), plain[:2], camera
     )

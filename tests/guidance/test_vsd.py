@@ -92,10 +92,10 @@ def reference(guidance, prompts, latents, seed, camera=FLAT, scale=3.0, lora_sca
     )
     target = noise_of(unconditional + scale * (conditional - unconditional), noisy, alpha, sigma, kind)
     ask = merged(guidance)
-    with_text, without = prompts.get_text_embeddings(*CAMERAS, False).chunk(2)
+    with_text, _ = prompts.get_text_embeddings(*CAMERAS, False).chunk(2)
     output = ask(noisy, steps, with_text, camera)
     if lora_scale != 1.0:
-        hidden = ask(noisy, steps, without, None if camera is None else torch.zeros_like(camera))
+        hidden = ask(noisy, steps, with_text, None if camera is None else torch.zeros_like(camera))
         output = hidden + lora_scale * (output - hidden)
     particles = noise_of(output, noisy, alpha, sigma, kind)
     return sigma**2 * (target - particles), alpha, sigma, generator

@@ -66,6 +66,18 @@ def test_without_the_gate_a_wrong_asset_counts_fully():
     assert wrong.references[0].score_image < wrong.threshold
 
 
+def test_an_index_without_a_threshold_says_so(monkeypatch):
+    said = []
+    monkeypatch.setattr(module.log, "warning", lambda text, *values: said.append(text % values))
+    retrieve("a blue robot", RetrievalConfig(index=MINI, count=1))
+    assert said == []
+    monkeypatch.setattr(module.Index, "threshold", lambda self, *, views: -1.0)
+    assert retrieve("a blue robot", RetrievalConfig(index=MINI, count=1)).references[0].reliability == 1.0
+    assert "every asset counts as one that fits" in said[0]
+    retrieve("a blue robot", RetrievalConfig(index=MINI, asset_ids=("robot-green",)))
+    assert len(said) == 1  # it was named
+
+
 def test_the_gate_is_calibrated_for_the_mean():
     with pytest.raises(RetrievalError, match=r"mean over views.*rank=max.*gate: false"):
         retrieve("a blue robot", RetrievalConfig(index=MINI, rank="max"))

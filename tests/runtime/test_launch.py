@@ -123,6 +123,15 @@ def test_last_of_a_trial_without_checkpoints_is_refused(workspace, stage, capsys
     assert "This trial has no checkpoint" in capsys.readouterr().err
 
 
+def test_a_new_trial_has_nothing_to_resume(workspace, capsys):
+    """Else who repeats the first command with resume=last trains from the start without knowing."""
+    assert _launch("use_timestamp=true", "resume=last") == 2
+    assert "There is nothing to resume" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+    assert _launch("resume=last") == 0  # a folder with a name of its own begins like that, in a sweep
+    assert "No checkpoint in outputs/toy/t: starting at step 0" in capsys.readouterr().err
+
+
 def test_hook_order(workspace):
     seen = {}
 
@@ -192,6 +201,19 @@ def test_one_interrupt_ends_training_and_goes_on(workspace):
     assert newest_checkpoint("outputs/toy/t/ckpts").stem == "epoch=0-step=6"
     assert Path("outputs/toy/t/save/it6-test").is_dir()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_before_the_first_step_quits(workspace):
+    class Probe(ToySystem):
+        def on_fit_start(self):
+            super().on_fit_start()
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            raise AssertionError("still here")
+
+    registry._classes["toy-system"] = Probe
+    assert _launch("trainer.max_steps=1000") == 130
+    assert not list(Path("outputs/toy/t/save").glob("it*"))
 
 
 def test_second_interrupt_quits(workspace):

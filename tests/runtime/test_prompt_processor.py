@@ -111,6 +111,12 @@ def test_prompts_by_direction() -> None:
     assert before.prompts_vd == ["side view of a cat", "front view of a cat", "a tail", "overhead view of a cat"]
 
 
+@pytest.mark.parametrize("prompt", ["", "  "])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(ConfigError, match="The prompt is empty"):
+        TunedProcessor({"prompt": prompt})
+
+
 def test_library(tmp_path: Path) -> None:
     (tmp_path / "load").mkdir()
     entries = ["a blue poison-dart frog", "a red frog", "a castle", 7]

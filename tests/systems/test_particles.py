@@ -95,6 +95,18 @@ def test_particles_resume_with_the_same_bits(here, tiny_model):
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 
+def test_particles_start_as_the_field_that_was_converted(here, tiny_model):
+    assert launch(tiny_model, "trainer.max_steps=2", "tag=source") == 0
+    source = here / "outputs/prolificdreamer-mini/source"
+    still = [f"system.optimizer.params[{part}].lr=0.0" for part in ("geometry.encoding", "geometry.density_network")]
+    more = ["trainer.max_steps=1", "checkpoint.every_n_train_steps=1", "tag=copies", "system.particles=2"]
+    assert launch(tiny_model, *more, *still, f"system.geometry_convert_from={source}") == 0
+    first, copies = parameters(source, 2), parameters(here / "outputs/prolificdreamer-mini/copies", 1)
+    table = next(key for key in first if key.startswith("geometry.encoding"))
+    assert torch.equal(copies[table], first[table])
+    assert torch.equal(copies[f"particles.p1.{table}"], first[table])
+
+
 def test_repulsion_pushes_renders_apart():
     generator = torch.Generator().manual_seed(0)
     one, other = torch.rand(2, 2, 32, 32, 3, generator=generator)
@@ -116,7 +128,8 @@ def test_mixed_guidances_add_up(tiny_model):
     class Probe:
         def __call__(self, rgb, prompts, generator=None, **batch):
             calls.append((prompts, float(torch.rand((), generator=generator))))
-            return {"loss_sds": rgb.sum(), "grad_norm": torch.tensor(2.0)}
+            more = {"timesteps": torch.tensor([1, 2]), "eval": {}, "kind": "probe", "latents": None}
+            return {"loss_sds": rgb.sum(), "grad_norm": torch.tensor([2.0]), **more}
 
     mixed = MixedGuidances([sds(tiny_model, weight=[0, 1.0, 3.0, 10], name="a"), sds(tiny_model, weight=0.5, name="b")])
     mixed._entries = {name: (Probe(), weight, None) for name, (_, weight, _) in mixed._entries.items()}
@@ -212,6 +225,11 @@ def test_the_guard_gives_up_empty_scenes_and_keeps_the_evidence(tmp_path):
     with pytest.raises(EmptySceneError, match=r"became nan at step 7 \(terms: sds\)"):
         guard.check(7, {"sds": torch.tensor(float("nan")), "ok": fine}, torch.tensor(float("nan")), 0.5, save)
     assert "nan" in (tmp_path / "it7-stopped.json").read_text("utf-8")
+    of_two = SceneGuard(GuardConfig(patience=3))
+    for step in range(4):
+        of_two.check(step, terms, fine, 0.2 if step % 2 else 0.0, save, step % 2)  # the other one is sound
+    with pytest.raises(EmptySceneError, match="for 3 steps"):
+        of_two.check(4, terms, fine, 0.0, save, 0)
     patient = SceneGuard(GuardConfig(patience=0))
     for step in range(5):
         patient.check(step, terms, fine, 1.0, save)

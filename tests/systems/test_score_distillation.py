@@ -135,6 +135,15 @@ def test_regularisers():
     assert halves.item() == pytest.approx(0.6931, abs=1e-3)
     assert halves > terms["opaque"]
     assert "orient" not in terms
+    assert set(regularisers({"opacity": opacity})) == {"sparsity", "opaque"}  # a rasteriser's
+
+
+def test_a_penalty_that_the_renderer_has_nothing_for_is_named(here, tiny_model, capsys):
+    few = ["trainer.max_steps=1", "system.geometry.normal_type=none", "system.renderer.return_comp_normal=false"]
+    assert launch(tiny_model, *few, "system.loss.lambda_orient=1.0") == 2
+    said = _words(capsys)
+    assert "lambda_orient has a weight" in said
+    assert "normal_type" in said
 
 
 def test_opacities_are_judged_in_full_precision_under_autocast():

@@ -21,13 +21,14 @@ from threestudio_redream.adaptation.view_tokens import VIEWS, TokenizedEncoder, 
 from threestudio_redream.assets import Asset, load_asset, normalise
 from threestudio_redream.guidance.adapters import SwitchedUNet
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
-from threestudio_redream.guidance.models import load_component
+from threestudio_redream.guidance.models import load_component, resolve_model
 from threestudio_redream.retrieval.curation.attribution import attribution_markdown, write_attribution
 from threestudio_redream.retrieval.errors import RetrievalError
 from threestudio_redream.retrieval.retrieve import RetrievalConfig, retrieve
 from threestudio_redream.retrieval.sources.captions import clean_text
 from threestudio_redream.retrieval.types import AssetRecord
 from threestudio_redream.runtime.files import atomic_write_text
+from threestudio_redream.runtime.prompt_processors.cache import fingerprint_path
 
 __all__ = ["AdaptedModel", "Subject", "adapt_model", "subjects_from_files", "subjects_from_index"]
 
@@ -152,7 +153,15 @@ def adapt_model(
     held_out = render_references(assets, captions, views, seed=cfg.seed + 1_000_003)
     before = _accuracy(model, held_out, encoder, learned=False)
     found = adapt(
-        model, switched, encoder, renders, cfg, folder=folder / "resume", held_out=held_out, progress=progress
+        model,
+        switched,
+        encoder,
+        renders,
+        cfg,
+        folder=folder / "resume",
+        held_out=held_out,
+        facts={"model": fingerprint_path(resolve_model(model_name)), "dtype": dtype},
+        progress=progress,
     )
     with switched.using(NAME):
         after = _accuracy(model, held_out, encoder, learned=cfg.learn_tokens)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from threestudio_redream.adaptation.references import References
 from threestudio_redream.adaptation.view_tokens import VIEWS, TokenizedEncoder, view_phrase
 from threestudio_redream.errors import CheckpointError, ConfigError
 from threestudio_redream.guidance.adapters import SwitchedUNet
+from threestudio_redream.guidance.half_precision import GradientScale
 from threestudio_redream.guidance.latent_diffusion import LatentDiffusion
 from threestudio_redream.guidance.sampling import sample_latents
 from threestudio_redream.runtime.checkpoint import read_checkpoint, write_checkpoint
@@ -53,7 +54,7 @@ class AdaptationConfig:
             preservation_images: how many of them are made first.
         probe_every: steps between two measurements of the view accuracy, 0 for none. probe_target: stop once it is
             reached.
-        save_every: steps between two checkpoints. seed: of every draw.
+        save_every: steps between two checkpoints, 0 for one at the end. seed: of every draw.
     """
 
     steps: int = 200
@@ -82,6 +83,11 @@ class AdaptationConfig:
                 received=(self.steps, self.batch_size),
                 fix="Switch it off with adaptation.enabled: false.",
             )
+        for name in ("save_every", "probe_every", "warmup", "preservation_images"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"adaptation.{name} must be 0 or more", received=getattr(self, name), fix="0 is none."
+                )
         if not 0.0 <= self.min_step_percent < self.max_step_percent <= 1.0:
             raise ConfigError(
                 "adaptation.min_step_percent and max_step_percent must be in order and in [0, 1]",
@@ -121,6 +127,7 @@ def adapt(
     *,
     folder: Path | None = None,
     held_out: References | None = None,
+    facts: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Adaptation:
     """Train the adapter ``views`` of ``switched`` and the view tokens of ``encoder``.
@@ -129,6 +136,8 @@ def adapt(
         switched: holds ``model.unet`` and an adapter ``views`` as it was added. references: what is learnt.
         folder: for checkpoints; a run that was stopped goes on there and ends in the same bits.
         held_out: renders for the probe; without them it looks at ``references``.
+        facts: plain values that decide the result beside the rest, as the model's fingerprint; a checkpoint belongs to
+            a run with the same ones.
         progress: called after every step with the steps done, all steps, and the seconds that are left.
 
     Returns:
@@ -137,7 +146,8 @@ def adapt(
     Raises:
         CheckpointError: the folder's checkpoint belongs to another run.
     """
-    return _Run(model, switched, encoder, references, cfg, folder, held_out or references).train(progress)
+    run = _Run(model, switched, encoder, references, cfg, folder, held_out or references, dict(facts or {}))
+    return run.train(progress)
 
 
 class _Run:
@@ -150,9 +160,10 @@ class _Run:
         cfg: AdaptationConfig,
         folder: Path | None,
         held_out: References,
+        facts: dict[str, Any],
     ) -> None:
         self.model, self.switched, self.encoder = model, switched, encoder
-        self.references, self.cfg, self.held_out = references, cfg, held_out
+        self.references, self.cfg, self.held_out, self.facts = references, cfg, held_out, facts
         self.path = None if folder is None else folder / "adaptation-state.safetensors"
         self.device = model.alphas_cumprod.device
         self.lora = switched.parameters(NAME)
@@ -161,8 +172,6 @@ class _Run:
             # No decay: 0 is not a word.
             groups.append({"params": [encoder.vectors], "rate": cfg.token_lr, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay)
-        # In half precision small gradients round to 0; elsewhere this does nothing.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=model.unet.dtype is torch.float16)
         self.step, self.done = 0, False
         self.history: list[dict[str, Any]] = []
         self._sum, self._count = 0.0, 0
@@ -171,6 +180,8 @@ class _Run:
         cfg = self.cfg
         trained_before = self.switched.train_only(NAME)
         self.encoder.vectors.requires_grad_(cfg.learn_tokens)
+        learning = [*self.lora.values(), *([self.encoder.vectors] if cfg.learn_tokens else [])]
+        self._scale = GradientScale(self.model.unet.dtype, learning)
         self._plain = self._preserved()
         self._resume()
         started, first = time.perf_counter(), self.step
@@ -179,9 +190,9 @@ class _Run:
                 group["lr"] = group["rate"] * min(1.0, (self.step + 1) / max(cfg.warmup, 1))
             loss = self._loss(step_generator(cfg.seed, self.step, STREAM))
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            loss.backward()
+            if self._scale.arrived():
+                self.optimizer.step()
             self.step += 1
             self._sum, self._count = self._sum + float(loss.detach()), self._count + 1
             last = self.step == cfg.steps
@@ -190,9 +201,10 @@ class _Run:
             if progress is not None:
                 pace = (time.perf_counter() - started) / (self.step - first)
                 progress(self.step, cfg.steps, 0.0 if self.done else (cfg.steps - self.step) * pace)
-            if self.path is not None and (last or self.done or self.step % cfg.save_every == 0):
+            if self.path is not None and (last or self.done or (cfg.save_every and self.step % cfg.save_every == 0)):
                 self._save()
         self.optimizer.zero_grad(set_to_none=True)
+        self._scale.remove()
         self.switched.train_only(*trained_before)
         vectors = self.encoder.vectors.detach().clone() if cfg.learn_tokens else None
         return Adaptation({name: value.detach().clone() for name, value in self.lora.items()}, vectors, self.history)
@@ -215,7 +227,7 @@ class _Run:
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = model.add_noise(clean, noise, steps)
         with self.switched.using(NAME):
-            output = model.predict(noisy, steps, self.encoder(texts))
+            output = self._scale(model.predict(noisy, steps, self.encoder(texts)))
         return functional.mse_loss(output, model.training_target(clean, noise, steps))
 
     def _text(self, caption: str, view: str) -> str:
@@ -257,9 +269,15 @@ class _Run:
 
     # ------------------------------------------------------------------ resume
     def _identity(self) -> dict[str, Any]:
-        captions, renders = self.references.captions, self.references.rgba
-        digest = hashlib.sha256(renders.tobytes()).hexdigest()
-        return {"config": asdict(self.cfg), "captions": list(captions), "renders": digest}
+        shown = self.references
+        digest = hashlib.sha256(shown.rgba.tobytes() + shown.view.tobytes() + shown.asset.tobytes()).hexdigest()
+        return {
+            "config": asdict(self.cfg),
+            "captions": list(shown.captions),
+            "renders": digest,
+            "background_range": list(shown.background_range),
+            "facts": self.facts,
+        }
 
     def _save(self) -> None:
         assert self.path is not None
@@ -273,7 +291,6 @@ class _Run:
             "lora": {name: value.detach() for name, value in self.lora.items()},
             "vectors": self.encoder.vectors.detach(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
         }
         write_checkpoint(self.path, tree)
 
@@ -291,8 +308,6 @@ class _Run:
         with torch.no_grad():
             self.encoder.vectors.copy_(tree["vectors"])
         self.optimizer.load_state_dict(tree["optimizer"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(tree["scaler"])
         self.step, self.done, self.history = int(tree["step"]), bool(tree["done"]), list(tree["history"])
         self._sum, self._count = float(tree["sums"][0]), int(tree["sums"][1])
         log.info("Adaptation: going on at step %d", self.step)

@@ -27,12 +27,21 @@ class GradientScale:
 
     def __init__(self, dtype: torch.dtype, parameters: Iterable[Tensor]) -> None:
         self.factor = FACTOR if dtype is torch.float16 else 1.0
-        if self.factor != 1.0:
-            for parameter in parameters:
-                parameter.register_hook(lambda gradient: gradient / self.factor)
+        self._parameters = list(parameters) if self.factor != 1.0 else []
+        self._hooks = [p.register_hook(lambda gradient: gradient / self.factor) for p in self._parameters]
 
     def __call__(self, output: Tensor) -> Tensor:
         """``output``, with a gradient that enters the UNet ``factor`` times as large."""
         if self.factor != 1.0 and output.requires_grad:
             output.register_hook(lambda gradient: gradient * self.factor)
         return output
+
+    def arrived(self) -> bool:
+        """Whether all gradients are finite: larger ones may leave the range of float16, and belong in no optimiser."""
+        found = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return all(bool(gradient.isfinite().all()) for gradient in found)
+
+    def remove(self) -> None:
+        """Leave the parameters as they were."""
+        for hook in self._hooks:
+            hook.remove()

@@ -30,7 +30,7 @@ class Question:
 
     Attributes:
         steps: ``[B]`` int64 timesteps. noise: ``[B, 4, h, w]``.
-        views: the prompts with view words. plain: ``[2B, N, F]`` embeddings without, conditional ones first.
+        views: the prompts with view words. plain: ``[B, N, F]`` embeddings without.
         camera: ``[B, 16]`` flattened camera-to-world matrices, or None.
     """
 
@@ -46,7 +46,7 @@ class Question:
             self.steps.repeat(2),
             self.noise.repeat(2, 1, 1, 1),
             self.views.twice(),
-            Condition(self.plain).twice().embeddings,
+            self.plain.repeat(2, 1, 1),
             None if self.camera is None else self.camera.repeat(2, 1),
         )
 
@@ -86,7 +86,8 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         view_guidance_scale: of the view words alone, scheduled; None weighs them as the rest of the prompt. More
             helps a model that hardly heeds them, and costs one more answer per picture. ``redream-system`` lets it act
             only while it has assets.
-        guidance_scale_lora: of the particles' model; 1 is published, less adds the entropy of views (ESD).
+        guidance_scale_lora: of the camera in the particles' model, whose other answer has the prompt and no camera; 1
+            is published, less adds the entropy of views (ESD, Wang et al., 2024).
         gradient: ``encoder`` or ``decoder``; see :mod:`threestudio_redream.guidance.losses`.
         weighting: of timesteps, see :func:`~threestudio_redream.guidance.losses.timestep_weight`.
         lora_rank, lora_alpha: of the particles' LoRA. lora_samples: noisy copies of a render in ``loss_lora``.
@@ -220,7 +221,7 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
             steps,
             noise,
             condition_of(prompt_utils, where, self.cfg.view_dependent_prompting, self.view_guidance_scale),
-            prompt_utils.get_text_embeddings(*where, False),
+            prompt_utils.get_text_embeddings(*where, False).chunk(2)[0],
             self._camera(c2w, count),
         )
         alpha, sigma = self.model.alpha_sigma(steps)
@@ -269,11 +270,10 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         """The noise estimate of the model that follows the renders."""
         model, steps = self.particle_model, question.steps
         noisy = model.add_noise(latents, question.noise, steps)
-        conditional, unconditional = question.plain.chunk(2)
-        output = self._particle_output(noisy, steps, conditional, question.camera)
+        output = self._particle_output(noisy, steps, question.plain, question.camera)
         if self.cfg.guidance_scale_lora != 1.0:
             hidden = None if question.camera is None else torch.zeros_like(question.camera)
-            without = self._particle_output(noisy, steps, unconditional, hidden)
+            without = self._particle_output(noisy, steps, question.plain, hidden)
             output = without + self.cfg.guidance_scale_lora * (output - without)
         return model.read(output, noisy, steps).noise
 
@@ -282,8 +282,8 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         """:meth:`target_noise` less :meth:`particle_noise` from one call: each picture has its own adapters."""
         model, steps, free = self.model, question.steps, self.cfg.guidance_scale_lora != 1.0
         noisy = model.add_noise(latents, question.noise, steps)
-        plain = question.plain if free else question.plain.chunk(2)[0]
-        contexts, blocks = torch.cat([question.views.embeddings, plain]), question.views.blocks
+        plain = [question.plain] * (2 if free else 1)
+        contexts, blocks = torch.cat([question.views.embeddings, *plain]), question.views.blocks
         count, copies = len(latents), len(contexts) // len(latents)
         acts = torch.zeros(copies, 1, device=latents.device)
         acts[blocks:] = 1.0
@@ -312,7 +312,7 @@ class VSDGuidance(GuidanceScales, GuidanceClock, BaseModule):
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = model.add_noise(clean, noise, steps)
         wanted = model.training_target(clean, noise, steps)
-        context, camera = question.plain.chunk(2)[0].repeat(copies, 1, 1), None
+        context, camera = question.plain.repeat(copies, 1, 1), None
         if question.camera is not None:
             shown = torch.rand(count, 1, generator=generator).to(clean) >= self.cfg.camera_dropout
             camera = question.camera.repeat(copies, 1) * shown

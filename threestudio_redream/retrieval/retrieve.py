@@ -154,6 +154,14 @@ def retrieve(prompt: str, cfg: RetrievalConfig) -> Retrieved:
         accept=(lambda record: record.asset_id in wanted) if wanted else None,
         view_source=files.views,
     )
+    if cfg.gate and not wanted and max(index.threshold(views=True), index.threshold(views=False)) <= -1.0:
+        calibration = index.manifest.calibration
+        log.warning(
+            "The index %s has no threshold (%s): every asset counts as one that fits the prompt. Look at what is "
+            "retrieved, or name an asset with retrieval.asset_ids.",
+            folder,
+            "not calibrated" if calibration is None else calibration.method,
+        )
     references: list[Reference] = []
     for hit in result.results:
         if len(references) == count:

@@ -110,6 +110,12 @@ class ExperimentConfig:
         # a resumed parsed.yaml carries its own
         fresh = self.timestamp is None and self.use_timestamp and self.n_gpus <= 1
         stamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if fresh else self.timestamp or ""
+        if fresh and self.resume == "last":
+            raise ConfigError(
+                "There is nothing to resume: this configuration begins a new trial",
+                received="resume=last",
+                fix="Give the configs/parsed.yaml of the trial that should go on, or leave resume out.",
+            )
         try:
             while not self._make_trial(stamp, exist_ok=not fresh):  # somebody started one in the same second
                 day, second, *number = stamp.split("-")

@@ -105,6 +105,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             received=cfg.trial_dir,
             fix="Give the trial's own configuration (configs/parsed.yaml), or resume=FILE.",
         )
+    if cfg.resume is not None and checkpoint is None:
+        log.warning("No checkpoint in %s: starting at step 0", cfg.trial_dir)
     cfg.resume = None if checkpoint is None else str(checkpoint)
     preflight(cfg, training=training)
     set_device("cuda:0" if accelerator == "cuda" else accelerator)

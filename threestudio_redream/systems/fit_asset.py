@@ -74,7 +74,7 @@ class FitAssetSystem(BaseLift3DSystem):
             "mask": functional.mse_loss(out["opacity"], batch["mask"]),
         }
         if self.C(self.cfg.loss.get("lambda_opaque", 0.0)) > 0:
-            losses["opaque"] = binary_entropy(out["opacity"], out["opacity"].detach())
+            losses["opaque"] = binary_entropy(out["opacity"])
         total = torch.zeros((), device=target.device)
         for name, value in losses.items():
             weight = self.cfg.loss.get(f"lambda_{name}")

@@ -22,7 +22,7 @@ class GuardConfig:
 
     Attributes:
         empty_below, full_above: mean opacity of the renders that counts as an empty scene, or as a fog that fills the
-            picture. patience: steps in a row that this is borne; 0 never gives up.
+            picture. patience: steps of a particle in a row that this is borne; 0 never gives up.
     """
 
     empty_below: float = 0.003
@@ -43,16 +43,23 @@ class SceneGuard:
 
     def __init__(self, cfg: GuardConfig) -> None:
         self.cfg = cfg
-        self._bad = 0
+        self._bad: dict[int, int] = {}
 
     def check(
-        self, step: int, terms: Mapping[str, Tensor], total: Tensor, opacity: float, save: Callable[[str], Path]
+        self,
+        step: int,
+        terms: Mapping[str, Tensor],
+        total: Tensor,
+        opacity: float,
+        save: Callable[[str], Path],
+        particle: int = 0,
     ) -> None:
         """Raise if the run should end.
 
         Args:
             terms: the loss terms by name. total: their weighted sum. opacity: mean of the renders.
             save: writes the step's renders to a file of the given stem and returns its folder.
+            particle: which one the step was of; each has its own count of empty steps.
 
         Raises:
             EmptySceneError: the loss is not finite, or nothing (or only fog) has been visible for ``patience`` steps.
@@ -66,15 +73,15 @@ class SceneGuard:
                 fix=f"Lower the learning rate or the guidance scale; the last checkpoint is intact, see {folder}.",
             )
         bad = opacity < self.cfg.empty_below or opacity > self.cfg.full_above
-        self._bad = self._bad + 1 if bad else 0
-        if self.cfg.patience and self._bad >= self.cfg.patience:
+        self._bad[particle] = steps = self._bad.get(particle, 0) + 1 if bad else 0
+        if self.cfg.patience and steps >= self.cfg.patience:
             values = {name: float(value.detach()) for name, value in terms.items()}
             folder = self._keep(step, values, opacity, save)
             what, fix = ("Nothing is visible any more", "Lower lambda_sparsity") if opacity < 0.5 else (
                 "Fog fills the whole picture", "Raise lambda_sparsity"
             )  # fmt: skip
             raise EmptySceneError(
-                f"{what}: the opacity has been {opacity:.4f} or alike for {self._bad} steps (step {step})",
+                f"{what}: the opacity has been {opacity:.4f} or alike for {steps} steps (step {step})",
                 fix=f"{fix}, or try another seed; see {folder}. With system.guard.patience: 0 it goes on anyway.",
             )
 

@@ -12,7 +12,7 @@ from threestudio_redream.errors import ConfigError
 from threestudio_redream.runtime import Updateable, find
 from threestudio_redream.runtime.schedule import C
 
-__all__ = ["MixedGuidances"]
+__all__ = ["MixedGuidances", "figures_of"]
 
 #: Keys of an entry that are not the guidance's own.
 OWN = ("type", "weight", "name", "prompt_processor_type", "prompt_processor")
@@ -78,15 +78,25 @@ class MixedGuidances(nn.Module, Updateable):
         Returns:
             a scalar, and figures for the log by ``NAME/KEY``.
         """
-        total, figures = torch.zeros((), device=rgb.device), {}
+        total = torch.zeros((), device=rgb.device)
+        figures: dict[str, float] = {}
         for number, (name, (guidance, weight, own)) in enumerate(self._entries.items()):
             said = guidance(rgb, own or prompt_utils, **batch, rgb_as_latents=False, generator=generator_of(number))
             share = C(weight, *self._now)
+            figures |= {f"{name}/{key}": value for key, value in figures_of(said).items()}
             for key, value in said.items():
-                if key == "eval":
-                    continue
-                figures[f"{name}/{key}"] = float(value.detach() if isinstance(value, Tensor) else value)
                 if key.startswith("loss_"):
                     factor = C(weights.get(f"lambda_{key.removeprefix('loss_')}", 1.0), *self._now)
                     total = total + share * factor * value
         return total, figures
+
+
+def figures_of(said: Mapping[str, Any]) -> dict[str, float]:
+    """What of a guidance's answer is a number, for the log; tensors of several and everything else are left out."""
+    found = {}
+    for name, value in said.items():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            found[name] = float(value.detach())
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found

@@ -57,6 +57,11 @@ class ParticleSet(nn.Module, Updateable):
         assert isinstance(part, Particle)
         return part
 
+    def start_as(self, geometry: nn.Module) -> None:
+        """Give all of them the fields of the first: one that was converted from another run's."""
+        for number in range(1, len(self) + 1):
+            self[number].geometry.load_state_dict(geometry.state_dict())
+
     def optimizer_params(self, params: dict[str, Any]) -> dict[str, Any]:
         """``optimizer.params`` with the entries of the first particle repeated for all others."""
         more = {

@@ -105,8 +105,12 @@ def adapt_to(
     held_out = render_references(
         [r.asset for r in useful], [r.record.caption for r in useful], views, seed=cfg.seed + 1_000_003
     )
-    found = adapt(model, switched, encoder, renders, cfg, folder=folder, held_out=held_out)
+    found = adapt(model, switched, encoder, renders, cfg, folder=folder, held_out=held_out, facts=facts)
     save_adaptation(
         found, folder, rank=cfg.rank, alpha=cfg.alpha, facts={"assets": [r.record.asset_id for r in useful], **facts}
     )
+    found = load_adaptation(
+        folder, rank=cfg.rank, alpha=cfg.alpha
+    )  # alpha / rank rounds: now it is what a resume reads
+    switched.load(NAME, found.lora)
     return found, folder

@@ -22,9 +22,9 @@ from threestudio_redream.runtime.optim import parse_optimizer, parse_scheduler
 from threestudio_redream.runtime.rng import step_generator
 from threestudio_redream.systems.guard import GuardConfig, SceneGuard
 from threestudio_redream.systems.loss_weights import check_loss_weights
-from threestudio_redream.systems.mixing import MixedGuidances
+from threestudio_redream.systems.mixing import MixedGuidances, figures_of
 from threestudio_redream.systems.particles import ParticleSet, repulsion
-from threestudio_redream.systems.regularisers import regularisers
+from threestudio_redream.systems.regularisers import NEEDS, regularisers
 from threestudio_redream.systems.view_scores import ViewScoreConfig, ViewScores
 
 __all__ = ["ScoreDistillationSystem", "depth_map", "overhead_batch", "settings"]
@@ -109,6 +109,8 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             self.prompt_processor = find(self.cfg.prompt_processor_type)(self.cfg.prompt_processor)
             self.guidances = MixedGuidances(self.cfg.guidances)
             self.particles = ParticleSet(self.cfg, self.cfg.particles)
+            if self.cfg.geometry_convert_from and not self.cfg.weights and not self.resumed:
+                self.particles.start_as(self.geometry)
         self.prompt_utils = self.prompt_processor()
         self._check_guidance()
         self._guard = SceneGuard(settings(GuardConfig, self.cfg.guard))
@@ -173,10 +175,11 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             generator=self._generator(GUIDANCE_STREAM),
         )
         terms = {name.removeprefix("loss_"): value for name, value in said.items() if name.startswith("loss_")}
-        for name in said.keys() - {f"loss_{term}" for term in terms} - {"eval"}:
-            self.log(f"train/{name}", float(said[name]))
+        for name, figure in figures_of(said).items():
+            if not name.startswith("loss_"):
+                self.log(f"train/{name}", figure)
         asked = dict(terms)
-        terms |= {name: value for name, value in regularisers(out).items() if f"lambda_{name}" in self.cfg.loss}
+        terms |= self._penalties(out)
         terms |= self._repulsion(out, batch)
         terms |= self.extra_terms(out, batch, asked)
         total = torch.zeros((), device=self.device)
@@ -197,6 +200,17 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             self.log_dict({f"train/{name}": value for name, value in figures.items()})
         self._watch(out, batch, terms, total)
         return {"loss": total}
+
+    def _penalties(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = regularisers(out)
+        for name in NEEDS:
+            if name not in found and self.C(self.cfg.loss.get(f"lambda_{name}", 0.0)) != 0.0:
+                raise ConfigError(
+                    f"lambda_{name} has a weight, and the renderer does not give what it looks at",
+                    received=f"{self.cfg.renderer_type} gives {sorted(out)}",
+                    fix=f"Set system.loss.lambda_{name}: 0. {NEEDS[name]}",
+                )
+        return {name: value for name, value in found.items() if f"lambda_{name}" in self.cfg.loss}
 
     def _repulsion(self, out: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         if "lambda_repulsion" not in self.cfg.loss:
@@ -225,7 +239,7 @@ class ScoreDistillationSystem(BaseLift3DSystem):
             cells = [{"type": "rgb", "img": image, "kwargs": {"data_format": "HWC"}} for image in images]
             return Path(self.save_image_grid(f"{stem}.png", cells)).parent
 
-        self._guard.check(step, terms, total, opacity, save)
+        self._guard.check(step, terms, total, opacity, save, self.active_particle)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if self.true_global_step % max(int(getattr(self.trainer, "log_every_n_steps", 10)), 1):
@@ -269,12 +283,13 @@ class ScoreDistillationSystem(BaseLift3DSystem):
         step, views = self.true_global_step, batch["index"].tolist()
         for number, folder in self._each_particle():
             out = self(batch, number)
-            depth = depth_map(out, batch)
+            depth = depth_map(out, batch) if "depth" in out else None
             for i, view in enumerate(views):
                 name = f"{folder}{view}.png"
                 self.save_rgb_image(f"it{step}-test/{name}", out["comp_rgb"][i])
                 self.save_grayscale_image(f"it{step}-opacity/{name}", out["opacity"][i, :, :, 0], (0.0, 1.0), None)
-                self.save_image(f"it{step}-depth/{name}", depth[i])
+                if depth is not None:
+                    self.save_image(f"it{step}-depth/{name}", depth[i])
             if 0 in views and "fovy" in batch:  # the turn of the test views shows nothing from above
                 above = self(overhead_batch(batch), number)["comp_rgb"][views.index(0)]
                 self.save_rgb_image(f"it{step}-overhead/{folder}0.png", above)

@@ -102,6 +102,12 @@ class PromptProcessor(BaseObject):
         )
         self.direction2idx = {direction.name: index for index, direction in enumerate(self.directions)}
         self.prompt = self.preprocess_prompt(self.cfg.prompt)
+        if not self.prompt.strip():
+            raise ConfigError(
+                "The prompt is empty",
+                received=self.cfg.prompt,
+                fix='Say what to make: system.prompt_processor.prompt="..."',
+            )
         self.negative_prompt = self.cfg.negative_prompt
         self._debiased: list[str] | None = None
         self.prompts_vd = self._view_prompts()
